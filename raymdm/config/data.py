@@ -1,0 +1,67 @@
+"""Keys of the task, of `raymdm prepare`, and of the prepared data that training reads."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from raymdm.config.section import Section
+
+
+class TaskSection(Section):
+    """Which task: how a raw row becomes a prompt and a response, and how an answer is scored."""
+
+    name: str = "reasoning_gym:chain_sum"
+    """A registered task, or `reasoning_gym:<name of a task of that package>`."""
+    prompt_template: str | None = None
+    """Prompt as a format string over the raw row (and an item's metadata), e.g. `"{question}\\n"`."""
+    response_template: str | None = None
+    """Response as a format string over the same fields; null takes the task's own."""
+    options: dict[str, Any] = {}
+    """Options of the task itself, e.g. the difficulty of a generated one."""
+
+
+class PrepareSection(Section):
+    """Where raw rows come from and how they become tokens."""
+
+    train: str = "generate"
+    """`generate`, a local .jsonl or .parquet file, or a Hugging Face dataset id."""
+    test: str | None = None
+    """The test rows: likewise a file or an id; null for a generated task or a hub split."""
+    hub_config: str | None = None
+    """Configuration name of a Hugging Face dataset, e.g. `main`."""
+    train_split: str = "train"
+    """Split of a Hugging Face dataset used for training."""
+    test_split: str = "test"
+    """Split of a Hugging Face dataset used as test."""
+    train_rows: int | None = Field(default=None, ge=1)
+    """How many training rows to generate or keep, validation included; null keeps all of a file."""
+    test_rows: int | None = Field(default=None, ge=1)
+    """How many test rows to generate or keep."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the generated rows. Not the run's seed: all seeds of a sweep share their data."""
+    validation_fraction: float = Field(default=0.05, ge=0.0, lt=1.0)
+    """Share of the training rows set aside as validation, by hash of the prompt."""
+    tokenizer: str = "bpe"
+    """`bpe` trains a byte-level BPE on the training rows; else a Hugging Face id or folder."""
+    vocabulary_size: int = Field(default=1024, ge=260)
+    """Largest size of a BPE vocabulary trained here, special tokens included."""
+    mask_token: str = "<|mdm_mask|>"
+    """Text of the mask token, added to the tokenizer where it has none."""
+    template: Literal["auto", "chat", "plain"] = "auto"
+    """`chat` uses the tokenizer's chat template, `plain` none, `auto` chat where there is one."""
+    max_length: int = Field(default=512, ge=2)
+    """Longest row in tokens, EOS included; longer rows are dropped and counted, never cut."""
+    trust_remote_code: bool = False
+    """Let a tokenizer or dataset from the hub run its own code. Off unless you trust it."""
+
+
+class DataSection(Section):
+    """The prepared folder and how its rows are streamed."""
+
+    folder: str = "data/prepared"
+    """Folder of `train.jsonl`, `validation.jsonl`, `test.jsonl`, `manifest.json`, `tokenizer/`."""
+    pad_supervision: Literal["none", "eos"] = "none"
+    """`none`: padding is hidden and has no loss. `eos`: rows are filled to the manifest's
+    max_length with EOS, and those positions belong to the response (LLaDA's fine-tuning)."""
+    rows_per_block: int = Field(default=2048, ge=1)
+    """Rows of one streamed block per worker; larger blocks cost memory, smaller ones overhead."""

@@ -1,0 +1,51 @@
+"""Keys of `raymdm evaluate` and `raymdm compare`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from raymdm.config.section import Section
+
+
+class DecodingSection(Section):
+    """How responses are decoded: greedy, most confident tokens first, block by block."""
+
+    response_length: int = Field(default=128, ge=1)
+    """Tokens decoded for every prompt: one fixed number per task, never the gold length."""
+    block_length: int | None = Field(default=None, ge=1)
+    """Tokens of a block, decoded left to right; null decodes the response as one block."""
+    steps: int | None = Field(default=None, ge=1)
+    """Denoising steps over the whole response; null reveals one token a step."""
+
+
+class NelboSection(Section):
+    """How the NELBO of the evaluated rows is computed."""
+
+    exact_up_to: int = Field(default=4, ge=0, le=12)
+    """Responses of at most this many tokens: the exact sum over all 2^n masks."""
+    draws: int = Field(default=8, ge=1)
+    """Longer ones: this many frozen masks, with the number masked stratified over 1..n."""
+
+
+class EvaluationSection(Section):
+    """What is evaluated, and how."""
+
+    split: Literal["test", "validation", "train"] = "test"
+    """Rows that are scored; validation is for choosing, test for the one final reading."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many rows of the split."""
+    batch_size: int = Field(default=64, ge=1)
+    """Rows decoded together; it does not change the result."""
+    step0: bool = True
+    """Score the starting weights too, under the same settings."""
+    decoding: DecodingSection = DecodingSection()
+    nelbo: NelboSection = NelboSection()
+
+
+class CompareSection(Section):
+    """The question that a sweep answers."""
+
+    metric: Literal["accuracy", "nelbo"] = "accuracy"
+    """The primary metric, declared before the runs; the other is shown beside it."""
+    margin: float | None = Field(default=None, gt=0)
+    """Differences below this do not matter: allows the verdict `equivalent`."""

@@ -1,0 +1,52 @@
+"""The whole configuration of a run: every section, and the rules between sections."""
+
+from pydantic import Field, model_validator
+
+from raymdm.config.data import DataSection, PrepareSection, TaskSection
+from raymdm.config.estimator import EstimatorSection
+from raymdm.config.evaluation import CompareSection, EvaluationSection
+from raymdm.config.model import ModelSection
+from raymdm.config.section import Section
+from raymdm.config.sweep import SweepSection
+from raymdm.config.training import (
+    ClusterSection,
+    DeepspeedSection,
+    Keep,
+    TrainingSection,
+    WandbSection,
+)
+
+
+class Config(Section):
+    """Everything that `raymdm` reads. Defaults here are the product's; files and `--set` override."""
+
+    run_dir: str = "runs/run"
+    """Folder of the run (a sweep: of all its runs)."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of every addressed stream of a run: init, order, time, mask, decode."""
+    keep: Keep = "last"
+    """What stays on disk at the end: `metrics`, `last`, `best` or `all` checkpoints and models."""
+    imports: list[str] = []
+    """The user's own modules to import first (they may register tasks)."""
+
+    task: TaskSection = TaskSection()
+    prepare: PrepareSection = PrepareSection()
+    data: DataSection = DataSection()
+    model: ModelSection = ModelSection()
+    estimator: EstimatorSection = EstimatorSection()
+    training: TrainingSection = TrainingSection()
+    cluster: ClusterSection = ClusterSection()
+    deepspeed: DeepspeedSection = DeepspeedSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    sweep: SweepSection = SweepSection()
+    compare: CompareSection = CompareSection()
+    wandb: WandbSection = WandbSection()
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "Config":
+        if self.training.batch_size % self.cluster.workers:
+            raise ValueError(
+                f"training.batch_size {self.training.batch_size} is not a multiple of "
+                f"cluster.workers {self.cluster.workers}; choose a batch that every worker shares"
+            )
+        return self

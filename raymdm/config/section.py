@@ -1,0 +1,11 @@
+"""The base of every section of the configuration: frozen, strict, and closed to unknown keys."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A group of keys. Types are checked without coercion (`"3"` is not `3`; `3` is fine for a float)."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )

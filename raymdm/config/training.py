@@ -1,0 +1,84 @@
+"""Keys of the optimiser, of the workers and of what a run leaves behind."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from raymdm.config.section import Section
+
+Keep = Literal["metrics", "last", "best", "all"]
+
+
+class TrainingSection(Section):
+    """The optimiser's run."""
+
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps. Give this or `epochs`; with neither, one epoch."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the training rows; an epoch has floor(rows / batch_size) steps."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows of one optimiser step over all workers and accumulation steps (the global batch)."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Most rows in one forward of one worker, views not counted; null means the worker's share."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Shape of the decay after warm-up, down to zero at the last step."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warm-up from zero."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    betas: list[float] = Field(default=[0.9, 0.999], min_length=2, max_length=2)
+    """AdamW's moment decay rates."""
+    gradient_clip: float = Field(default=1.0, ge=0)
+    """Largest norm of the gradient; 0 switches clipping off."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format of the forward and backward passes (optimiser states stay fp32)."""
+    validate_every: int = Field(default=0, ge=0)
+    """Steps between measurements of the held-out NELBO; 0 measures at the end only."""
+    validation_rows: int = Field(default=256, ge=1)
+    """Validation rows used during training."""
+    validation_draws: int = Field(default=4, ge=1)
+    """Frozen masks per validation row."""
+    checkpoint_every: int = Field(default=0, ge=0)
+    """Steps between checkpoints; 0 keeps only the one at the end."""
+    threads_per_worker: int = Field(default=1, ge=1)
+    """CPU threads of each worker's tensor operations."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainingSection":
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give training.steps or training.epochs, not both")
+        return self
+
+
+class ClusterSection(Section):
+    """The Ray workers of one run."""
+
+    workers: int = Field(default=1, ge=1)
+    """Data-parallel workers of Ray Train."""
+    cpus_per_worker: float = Field(default=0.5, gt=0)
+    """Logical CPUs a worker reserves; leave some for Ray Data's own tasks."""
+    gpus_per_worker: float = Field(default=0.0, ge=0)
+    """GPUs a worker reserves; 0 trains on the CPU."""
+    address: str = "auto"
+    """`auto` joins the running cluster that RAY_ADDRESS or a job names, else starts a local one;
+    `local` always starts its own; else an address."""
+
+
+class DeepspeedSection(Section):
+    """What is DeepSpeed's."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """ZeRO stage: 0 nothing, 1 optimiser states, 2 gradients too, 3 parameters too are sharded."""
+    overrides: dict[str, Any] = {}
+    """Further keys of DeepSpeed's own configuration file, e.g. `zero_optimization` buckets."""
+
+
+class WandbSection(Section):
+    """Logging to Weights & Biases."""
+
+    mode: Literal["disabled", "offline", "online"] = "disabled"
+    """`offline` writes to the run directory for a later `wandb sync`."""
+    project: str = "raymdm"
+    """Project the run appears in."""
