@@ -1,0 +1,12 @@
+"""The mathematics: noise addresses, mask rates and their densities, maskers, losses, the NELBO.
+
+Doors: `make_estimator` (config or preset name -> `Estimator`), `fit_density` (probe curve ->
+`TimeDensity`), `nelbo` (model and rows -> nats). Needs torch, numpy and scipy, no trainer.
+"""
+
+from raymdm.diffusion.density import TimeDensity, fit_density
+from raymdm.diffusion.estimator import Estimator, make_estimator
+from raymdm.diffusion.nelbo import nelbo
+from raymdm.diffusion.rows import Rows
+
+__all__ = ["Estimator", "Rows", "TimeDensity", "fit_density", "make_estimator", "nelbo"]

@@ -1,0 +1,155 @@
+"""The LLaDA backbone (arXiv 2502.09992): a bidirectional transformer with an untied head.
+
+RMSNorm before attention and MLP, rotary positions (half-split), SwiGLU, no biases, grouped-query
+attention where asked for. Attention is never causal; padding is hidden as keys, so a row's result
+does not depend on how far it was padded.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Everything that fixes a backbone's tensors and its special tokens.
+
+    `vocabulary_size` counts embedding rows (padding rows included); the three ids are rows of it.
+    """
+
+    vocabulary_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    intermediate_size: int
+    mask_token_id: int
+    eos_token_id: int
+    pad_token_id: int
+    rope_theta: float = 10000.0
+    norm_epsilon: float = 1e-5
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · weight, computed in float32 whatever the type of x."""
+
+    def __init__(self, size: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D], same dtype."""
+        return functional.rms_norm(
+            x.float(), self.weight.shape, eps=self.epsilon
+        ).to(x.dtype) * self.weight
+
+
+class Attention(nn.Module):
+    """Bidirectional scaled-dot-product attention with rotary positions."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.heads, self.key_value_heads = shape.heads, shape.key_value_heads
+        self.head_size = shape.hidden_size // shape.heads
+        narrow = self.key_value_heads * self.head_size
+        self.query = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
+        self.key = nn.Linear(shape.hidden_size, narrow, bias=False)
+        self.value = nn.Linear(shape.hidden_size, narrow, bias=False)
+        self.output = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], keys: Tensor | None) -> Tensor:
+        """[B, L, D] -> [B, L, D]; keys: bool[B, 1, 1, L] of visible positions, None if all are."""
+        batch, length, _ = x.shape
+        query = self.query(x).view(batch, length, self.heads, -1).transpose(1, 2)
+        key = self.key(x).view(batch, length, self.key_value_heads, -1).transpose(1, 2)
+        value = self.value(x).view(batch, length, self.key_value_heads, -1).transpose(1, 2)
+        mixed = functional.scaled_dot_product_attention(
+            rotate(query, rotation),
+            rotate(key, rotation),
+            value,
+            attn_mask=keys,
+            enable_gqa=self.heads != self.key_value_heads,
+        )
+        return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
+
+
+class Block(nn.Module):
+    """One transformer block: attention and SwiGLU, each behind an RMSNorm, each added back."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(shape.hidden_size, shape.norm_epsilon)
+        self.attention = Attention(shape)
+        self.mlp_norm = RMSNorm(shape.hidden_size, shape.norm_epsilon)
+        self.gate = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
+        self.up = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
+        self.down = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], keys: Tensor | None) -> Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        x = x + self.attention(self.attention_norm(x), rotation, keys)
+        hidden = self.mlp_norm(x)
+        return x + self.down(functional.silu(self.gate(hidden)) * self.up(hidden))
+
+
+class Backbone(nn.Module):
+    """Token ids to logits."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(shape.vocabulary_size, shape.hidden_size)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = RMSNorm(shape.hidden_size, shape.norm_epsilon)
+        self.head = nn.Linear(shape.hidden_size, shape.vocabulary_size, bias=False)
+
+    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Normed output of the last block, [B, L, D].
+
+        Args:
+            input_ids: int64[B, L].
+            attention_mask: bool (or 0/1) [B, L], true at real tokens; None if nothing is padded.
+        """
+        keys = None
+        if attention_mask is not None:
+            keys = attention_mask.bool()[:, None, None, :]
+        x = self.embedding(input_ids)
+        shape = self.shape
+        rotation = rotary(
+            input_ids.shape[1], shape.hidden_size // shape.heads, shape.rope_theta, x.device
+        )
+        for block in self.blocks:
+            x = block(x, rotation, keys)
+        return self.norm(x)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        select: Tensor | None = None,
+    ) -> Tensor:
+        """Logits[B, L, V]; with `select` bool[B, L] only the M selected positions, [M, V] in
+        row-major order (the head is by far the widest layer of a small model)."""
+        hidden = self.hidden_states(input_ids, attention_mask)
+        return self.head(hidden if select is None else hidden[select])
+
+
+def rotary(
+    length: int, head_size: int, theta: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """cos and sin [L, head_size] of the rotation angles, float32."""
+    half = torch.arange(0, head_size, 2, device=device, dtype=torch.float32) / head_size
+    angles = torch.outer(torch.arange(length, device=device).float(), 1.0 / theta**half)
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary position embedding of x[B, H, L, head_size], in float32, back in x's dtype."""
+    cos, sin = rotation
+    wide = x.float()
+    first, second = wide.chunk(2, dim=-1)
+    return (wide * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
