@@ -1,0 +1,106 @@
+"""Prepared rows on disk: checked once with file and line, then read by sample number."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raymdm.errors import DataError
+
+
+@dataclass(frozen=True)
+class RowIndex:
+    """Where every row of a JSONL file starts; sample number = row number.
+
+    Attributes:
+        path: the file.
+        offsets: int64[N], byte offset of each row.
+        lengths: int64[N], tokens of each row.
+        prompt_lengths: int64[N].
+    """
+
+    path: str
+    offsets: np.ndarray
+    lengths: np.ndarray
+    prompt_lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def response_tokens(self) -> int:
+        """Tokens on which there is loss, over all rows."""
+        return int((self.lengths - self.prompt_lengths).sum())
+
+    def read(self, samples: Iterable[int]) -> list[dict[str, Any]]:
+        """The rows with these sample numbers, in their order."""
+        with open(self.path, "rb") as file:
+            rows = []
+            for sample in samples:
+                file.seek(self.offsets[sample])
+                rows.append(json.loads(file.readline()))
+        return rows
+
+
+def index_rows(path: Path, vocabulary_size: int) -> RowIndex:
+    """Read a prepared file once, checking every row.
+
+    Raises:
+        DataError: missing or empty file, broken line, missing field, wrong type, an id outside the
+            vocabulary, or a prompt_length that leaves no response; names file and line.
+    """
+    offsets: list[int] = []
+    lengths: list[int] = []
+    prompt_lengths: list[int] = []
+    offset = 0
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    length, prompt_length = _check(line, f"{path}, line {number}", vocabulary_size)
+                    offsets.append(offset)
+                    lengths.append(length)
+                    prompt_lengths.append(prompt_length)
+                offset += len(line)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); run `raymdm prepare` or set data.folder"
+        ) from error
+    if not offsets:
+        raise DataError(f"{path}: the file has no rows; run `raymdm prepare` on data that has some")
+    return RowIndex(str(path), np.array(offsets), np.array(lengths), np.array(prompt_lengths))
+
+
+def _check(line: bytes, where: str, vocabulary_size: int) -> tuple[int, int]:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{where}: not valid JSON ({error}); mend or remove the line") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected an object, found a {type(row).__name__}")
+    for field in ("input_ids", "prompt_length"):
+        if field not in row:
+            raise DataError(
+                f"{where}: field {field!r} is missing (found: {', '.join(row) or 'none'}); "
+                "rows need input_ids and prompt_length"
+            )
+    ids, prompt_length = row["input_ids"], row["prompt_length"]
+    if not isinstance(ids, list) or not all(type(token) is int for token in ids):
+        raise DataError(f"{where}: input_ids must be a list of integers")
+    if type(prompt_length) is not int or prompt_length < 0:
+        raise DataError(f"{where}: prompt_length must be an integer >= 0, found {prompt_length!r}")
+    if prompt_length >= len(ids):
+        raise DataError(
+            f"{where}: prompt_length {prompt_length} leaves no response in a row of {len(ids)} "
+            "tokens; drop the row or mend its prompt_length"
+        )
+    if min(ids) < 0 or max(ids) >= vocabulary_size:
+        bad = next(token for token in ids if not 0 <= token < vocabulary_size)
+        raise DataError(
+            f"{where}: token id {bad} is outside the vocabulary of {vocabulary_size}; "
+            "was the row made with another tokenizer?"
+        )
+    return len(ids), prompt_length

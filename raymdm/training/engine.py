@@ -1,0 +1,118 @@
+"""The DeepSpeed engine of one worker, its process group, and full weights out of it."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import nn
+
+from raymdm.config import Config, merge_overlay
+from raymdm.errors import ConfigurationError
+
+
+def deepspeed_config(config: Config, micro_batch: int, accumulation: int) -> dict[str, Any]:
+    """DeepSpeed's own configuration for a run.
+
+    Raises:
+        ConfigurationError: `deepspeed.overrides` sets what other keys of ours decide.
+    """
+    training = config.training
+    ours: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": training.gradient_clip,
+        "zero_optimization": {"stage": config.deepspeed.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": training.precision == "bf16"},
+        "steps_per_print": 10**9,
+    }
+    overrides = config.deepspeed.overrides
+    taken = [key for key in overrides if key in ours and key != "zero_optimization"]
+    if taken or "stage" in overrides.get("zero_optimization", {}):
+        raise ConfigurationError(
+            f"deepspeed.overrides sets {', '.join(taken) or 'zero_optimization.stage'}; use raymdm's "
+            "own keys for it (training.*, deepspeed.zero_stage)"
+        )
+    return merge_overlay(ours, overrides)
+
+
+def start_engine(model: nn.Module, config: Config, micro_batch: int, accumulation: int) -> Any:
+    """A DeepSpeed engine around the model, in the process group that is already there."""
+    deepspeed = import_deepspeed()
+    training = config.training
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": training.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ],
+        lr=training.learning_rate,
+        betas=(training.betas[0], training.betas[1]),
+    )
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=optimizer,
+        config=deepspeed_config(config, micro_batch, accumulation),
+        dist_init_required=True,
+    )
+    return engine
+
+
+def import_deepspeed() -> Any:
+    """DeepSpeed, on this machine's accelerator, without its shared-memory CPU operation.
+
+    Only inference uses that operation; compiling it takes a minute at the first run, and a killed
+    compilation leaves a lock on which later runs hang.
+    """
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+@contextlib.contextmanager
+def process_group_of_one() -> Iterator[None]:
+    """A process group with this process alone, for a worker outside Ray Train."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo",
+            store=torch.distributed.HashStore(),
+            rank=0,
+            world_size=1,
+        )
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        os.environ[name] = value
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "29500")
+    # The group stays for the next run of a reused process: DeepSpeed keeps references to it.
+    yield
+
+
+def global_sum(*values: float | torch.Tensor, device: torch.device) -> list[float]:
+    """Each value summed over all workers, in one float64 all-reduce."""
+    total = torch.tensor([float(value) for value in values], dtype=torch.float64, device=device)
+    if torch.distributed.get_world_size() > 1:
+        torch.distributed.all_reduce(total)
+    return total.tolist()
+
+
+def full_state(engine: Any) -> dict[str, torch.Tensor] | None:
+    """All weights by our names, on rank 0 (None elsewhere); every rank must call it."""
+    deepspeed = import_deepspeed()
+    first = torch.distributed.get_rank() == 0
+    state: dict[str, torch.Tensor] = {}
+    for name, parameter in engine.module.named_parameters():
+        sharded = hasattr(parameter, "ds_id")
+        gathered = (
+            deepspeed.zero.GatheredParameters([parameter]) if sharded else contextlib.nullcontext()
+        )
+        with gathered:
+            if first:
+                state[name] = parameter.detach().cpu().clone()
+    return state if first else None

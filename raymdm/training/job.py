@@ -1,0 +1,96 @@
+"""What every worker of a run is handed, and how a run ends."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from raymdm.config import Config
+from raymdm.data.jsonl import RowIndex, index_rows
+from raymdm.data.manifest import Manifest, read_manifest
+from raymdm.data.order import Order
+from raymdm.errors import CheckpointError, DataError
+from raymdm.models import load_shape
+from raymdm.models.backbone import ModelShape
+from raymdm.models.initial import shape_from_config
+from raymdm.training.run_directory import RunDirectory
+from raymdm.training.schedule import total_steps
+
+State = Literal["finished", "diverged"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked run, the same on every worker."""
+
+    config: Config
+    run: RunDirectory
+    data_folder: Path
+    manifest: Manifest
+    shape: ModelShape
+    order: Order
+    steps: int
+    train: RowIndex
+    validation: RowIndex | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. A diverged run is an outcome, not an error."""
+
+    state: State
+    step: int
+    message: str | None = None
+
+
+def make_job(config: Config, run: RunDirectory) -> Job:
+    """Check the data against the model and derive what the workers need.
+
+    Raises:
+        DataError, CheckpointError: what does not fit, and where.
+    """
+    folder = Path(config.data.folder).absolute()
+    manifest = read_manifest(folder)
+    shape = model_shape(config, manifest)
+    train = index_rows(folder / "train.jsonl", manifest.vocabulary_size)
+    if config.data.pad_supervision == "eos" and int(train.lengths.max()) > manifest.max_length:
+        raise DataError(
+            f"{train.path}: a row has {int(train.lengths.max())} tokens, more than the manifest's "
+            f"max_length {manifest.max_length}"
+        )
+    validation = None
+    held_out = manifest.splits.get("validation")
+    if held_out is not None and held_out.rows:
+        validation = index_rows(folder / held_out.file, manifest.vocabulary_size)
+    order = Order(config.seed, len(train), config.training.batch_size)
+    steps = total_steps(config.training, order.steps_per_epoch)
+    return Job(config, run, folder, manifest, shape, order, steps, train, validation)
+
+
+def model_shape(config: Config, manifest: Manifest) -> ModelShape:
+    """Shape of the run's model, checked against the data's tokenizer.
+
+    Raises:
+        CheckpointError: a starting model whose vocabulary or mask token are not the tokenizer's.
+    """
+    ids = {
+        "mask_token_id": manifest.mask_token_id,
+        "eos_token_id": manifest.eos_token_id,
+        "pad_token_id": manifest.pad_token_id,
+    }
+    if config.model.init_from is None:
+        return shape_from_config(
+            config.model, vocabulary_size=manifest.vocabulary_size, **ids
+        )
+    shape = load_shape(config.model.init_from)
+    for name in ("mask_token_id", "eos_token_id"):
+        if getattr(shape, name) != ids[name]:
+            raise CheckpointError(
+                f"model.init_from {config.model.init_from}: its {name} is {getattr(shape, name)}, "
+                f"the prepared data has {ids[name]}; prepare the data with the model's tokenizer"
+            )
+    if shape.vocabulary_size < manifest.vocabulary_size:
+        raise CheckpointError(
+            f"model.init_from {config.model.init_from}: {shape.vocabulary_size} embedding rows, but "
+            f"the tokenizer has {manifest.vocabulary_size} tokens"
+        )
+    return shape

@@ -1,0 +1,132 @@
+"""Start the workers of a run: through Ray Train, or as this process alone."""
+
+import os
+from typing import Any
+
+from raymdm.data.stream import iterate_steps, read_steps, stream_dataset
+from raymdm.errors import RaymdmError, RunError
+from raymdm.training.checkpoint import FolderReporter, TrainReporter, latest_checkpoint, steps_done
+from raymdm.training.engine import process_group_of_one
+from raymdm.training.job import Job, Outcome
+from raymdm.training.worker import train_worker
+
+
+def run_in_process(job: Job) -> Outcome:
+    """The run with one worker, in this process, reading its rows directly."""
+    with process_group_of_one():
+        return train_worker(
+            job,
+            lambda start: read_steps(job.train, job.order, start, job.steps),
+            FolderReporter(job.run, job.config.keep),
+        )
+
+
+def run_trainer(job: Job) -> Outcome:
+    """The run through a Ray Train `TorchTrainer`, rows streamed by Ray Data.
+
+    Ray must be initialised. Constructing the trainer again with the same folder resumes from its
+    newest checkpoint.
+
+    Raises:
+        RunError: a worker was lost or failed; the last checkpoint stays for `--resume`.
+    """
+    # Without this a report waits for the next poll of two seconds.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+    from ray import train
+    from ray.train.torch import TorchTrainer
+
+    cluster, keep = job.config.cluster, job.config.keep
+    trainer = TorchTrainer(
+        _train_function,
+        train_loop_config={"job": job},
+        scaling_config=train.ScalingConfig(
+            num_workers=cluster.workers,
+            use_gpu=cluster.gpus_per_worker > 0,
+            resources_per_worker=_resources(job),
+        ),
+        run_config=train.RunConfig(
+            name=job.run.checkpoints.name,
+            storage_path=str(job.run.path),
+            checkpoint_config=train.CheckpointConfig(
+                num_to_keep=None if keep == "all" else 1,
+                checkpoint_score_attribute="validation_nelbo" if keep == "best" else None,
+                checkpoint_score_order="min",
+            ),
+            failure_config=train.FailureConfig(max_failures=0),
+            worker_runtime_env={"env_vars": _worker_environment(job)},
+        ),
+        datasets={"train": lambda: _remaining(job)},
+        dataset_config=_in_order(),
+    )
+    try:
+        result = trainer.fit()
+    except Exception as error:
+        cause = _worker_error(error)
+        if isinstance(cause, RaymdmError):
+            raise cause from error
+        kept = latest_checkpoint(job.run)
+        raise RunError(
+            f"{job.run.path}: a worker failed ({type(cause).__name__}: {cause}); "
+            f"last checkpoint: {kept.name if kept else 'none'}; continue with --resume"
+        ) from error
+    outcome = result.return_value
+    if not isinstance(outcome, Outcome):
+        raise RunError(f"{job.run.path}: the workers ended without an outcome; use --resume")
+    return outcome
+
+
+def _train_function(settings: dict[str, Any]) -> Outcome:
+    from ray import train
+
+    job: Job = settings["job"]
+    shard = train.get_dataset_shard("train")
+    workers = train.get_context().get_world_size()
+    return train_worker(
+        job,
+        lambda start: iterate_steps(shard.iter_batches, job.order, start, workers),
+        TrainReporter(),
+    )
+
+
+def _remaining(job: Job) -> Any:
+    """The rows of the steps that the newest checkpoint has not done (evaluated at each start)."""
+    start = min(steps_done(job.run), job.steps - 1)
+    return stream_dataset(
+        job.train,
+        job.order,
+        start,
+        job.steps,
+        job.config.cluster.workers,
+        job.config.data.rows_per_block,
+    )
+
+
+def _in_order() -> Any:
+    from ray import train
+
+    options = train.DataConfig.default_ingest_options()
+    options.preserve_order = True
+    # Locality would let a worker take a block out of turn.
+    return train.DataConfig(execution_options=options, enable_shard_locality=False)
+
+
+def _resources(job: Job) -> dict[str, float]:
+    cluster = job.config.cluster
+    resources = {"CPU": cluster.cpus_per_worker}
+    if cluster.gpus_per_worker:
+        resources["GPU"] = cluster.gpus_per_worker
+    return resources
+
+
+def _worker_environment(job: Job) -> dict[str, str]:
+    threads = str(job.config.training.threads_per_worker)
+    return {"OMP_NUM_THREADS": threads, "DS_LOG_LEVEL": os.environ.get("DS_LOG_LEVEL", "error")}
+
+
+def _worker_error(error: BaseException) -> BaseException:
+    """The first worker's own exception out of Ray Train's wrapping."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for failure in failures.values():
+        cause = getattr(failure, "cause", None) or failure.__cause__ or failure
+        return cause if isinstance(cause, BaseException) else failure
+    return error.__cause__ or error

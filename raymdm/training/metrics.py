@@ -1,0 +1,92 @@
+"""What a run measures, on its way to disk and to Weights & Biases (rank 0 only)."""
+
+import time
+from typing import Any
+
+import pandas as pd
+
+from raymdm.config import Config
+from raymdm.training.run_directory import RunDirectory
+
+_FLUSH_SECONDS = 30.0
+_STATUS_SECONDS = 0.5
+
+
+class MetricsSink:
+    """One row per optimiser step in `metrics.parquet`; live state in `status.json`.
+
+    Columns: step (counted from 1), epoch, loss, gradient_norm, learning_rate, tokens_per_second,
+    seconds (since the first step of this session, waiting included), validation_nelbo (nats per
+    response token; NaN where it was not measured).
+    """
+
+    def __init__(self, run: RunDirectory, config: Config, steps: int, done: int) -> None:
+        self.run = run
+        self.steps = steps
+        self.rows: list[dict[str, Any]] = []
+        if done and run.metrics.exists():
+            kept = pd.read_parquet(run.metrics)
+            self.rows = kept[kept["step"] <= done].to_dict("records")
+        self.started = time.monotonic()
+        self.before = float(self.rows[-1]["seconds"]) if self.rows else 0.0
+        self.first = done
+        self._flushed = self._reported = self.started
+        self._wandb = _start_wandb(run, config)
+
+    def log(self, **values: Any) -> None:
+        """Add one step's row."""
+        now = time.monotonic()
+        self.rows.append({**values, "seconds": self.before + now - self.started})
+        if self._wandb is not None:
+            self._wandb.log({k: v for k, v in values.items() if v == v}, step=values["step"])
+        if now - self._reported > _STATUS_SECONDS:
+            self._reported = now
+            self.report_status("running")
+        if now - self._flushed > _FLUSH_SECONDS:
+            self.flush()
+
+    def report_status(self, state: str, message: str | None = None) -> None:
+        """Write where the run stands to `status.json`."""
+        last = self.rows[-1] if self.rows else {"step": self.first}
+        elapsed = time.monotonic() - self.started
+        done = last["step"] - self.first
+        self.run.write_status(
+            state=state,
+            message=message,
+            step=last["step"],
+            steps=self.steps,
+            loss=last.get("loss"),
+            tokens_per_second=last.get("tokens_per_second"),
+            seconds=self.before + elapsed,
+            seconds_left=elapsed / done * (self.steps - last["step"]) if done else None,
+        )
+
+    def flush(self) -> None:
+        """Write `metrics.parquet` in one step."""
+        self._flushed = time.monotonic()
+        temporary = self.run.metrics.with_name(".metrics.parquet")
+        pd.DataFrame(self.rows).to_parquet(temporary, index=False)
+        temporary.replace(self.run.metrics)
+
+    def close(self, state: str, message: str | None = None) -> None:
+        """Write everything; the run ends in `state`."""
+        if self.rows:
+            self.flush()
+        self.report_status(state, message)
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=0 if state == "finished" else 1)
+
+
+def _start_wandb(run: RunDirectory, config: Config) -> Any:
+    if config.wandb.mode == "disabled":
+        return None
+    import wandb
+
+    return wandb.init(
+        project=config.wandb.project,
+        name=run.path.name,
+        dir=str(run.path),
+        mode=config.wandb.mode,
+        config=config.model_dump(),
+        settings=wandb.Settings(silent=True),
+    )

@@ -1,0 +1,141 @@
+"""The run directory: what a run leaves behind, and the guard against mixing two runs in one."""
+
+import json
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raymdm.config import Config, dump_yaml
+from raymdm.config.loading import fingerprint
+from raymdm.errors import CheckpointError
+
+# What may change between the sessions of one run without changing its result.
+_NOT_IDENTITY = ("run_dir", "cluster", "evaluation", "sweep", "compare", "wandb", "imports", "keep")
+_PACKAGES = ("raymdm", "ray", "deepspeed", "torch", "transformers", "numpy", "pyarrow")
+
+
+class RunDirectory:
+    """Paths inside a run directory, and its small JSON files."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.parquet"
+        self.items = self.path / "items.parquet"
+        self.scores = self.path / "scores.json"
+        self.density = self.path / "density.json"
+        self.model = self.path / "model"
+        self.checkpoints = self.path / "checkpoints"
+        self._status = self.path / "status.json"
+
+    @classmethod
+    def open(cls, config: Config, resume: bool) -> "RunDirectory":
+        """Create the directory of a new run, or return to that of the same run.
+
+        Raises:
+            CheckpointError: it belongs to another configuration, or to this one without `resume`.
+        """
+        run = cls(config.run_dir)
+        if run.config.exists():
+            run.check_same(config)
+            state = run.status().get("state", "interrupted")
+            if not resume:
+                raise CheckpointError(
+                    f"{run.path} already holds this run ({state}); continue it with --resume or "
+                    "choose another run_dir"
+                )
+        elif run.path.exists() and any(run.path.iterdir()):
+            raise CheckpointError(
+                f"{run.path} is not empty and is no run directory; choose another run_dir"
+            )
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            run.config.write_text(dump_yaml(config))
+            write_json(run.path / "environment.json", environment())
+        except OSError as error:
+            raise CheckpointError(
+                f"{run.path}: cannot write the run directory ({error.strerror})"
+            ) from error
+        return run
+
+    @classmethod
+    def existing(cls, path: str | Path) -> "RunDirectory":
+        """A run directory that must be there already.
+
+        Raises:
+            CheckpointError: no `config.yaml` in it.
+        """
+        run = cls(path)
+        if not run.config.is_file():
+            raise CheckpointError(
+                f"{run.path} is no run directory (it has no config.yaml); give the folder that "
+                "`raymdm train` wrote"
+            )
+        return run
+
+    def read_config(self) -> dict[str, Any]:
+        """The run's complete configuration."""
+        content = yaml.safe_load(self.config.read_text())
+        return dict(content)
+
+    def check_same(self, config: Config) -> None:
+        """Raises CheckpointError, naming a key, where the directory is another run's."""
+        here, there = identity(config.model_dump()), identity(self.read_config())
+        if fingerprint(here) != fingerprint(there):
+            key, was, now = _first_difference(there, here)
+            raise CheckpointError(
+                f"{self.path} belongs to another configuration: {key} is {was!r} there and {now!r} "
+                "here; choose another run_dir"
+            )
+
+    def status(self) -> dict[str, Any]:
+        """`status.json`: state, step, steps, message, seconds; empty where there is none."""
+        return read_json(self._status)
+
+    def write_status(self, **values: Any) -> None:
+        """Update `status.json` with these values."""
+        write_json(self._status, {**self.status(), **values})
+
+
+def identity(content: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that decides a run's result."""
+    return {key: value for key, value in content.items() if key not in _NOT_IDENTITY}
+
+
+def environment() -> dict[str, Any]:
+    """Versions, platform and command line, for `environment.json`."""
+    return {
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "command": sys.argv,
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file in one step: a reader never sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where the file is not there yet."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return {}
+
+
+def _first_difference(was: Any, now: Any, path: str = "") -> tuple[str, Any, Any]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in [*was, *(k for k in now if k not in was)]:
+            if was.get(key) != now.get(key):
+                return _first_difference(was.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+    return path, was, now

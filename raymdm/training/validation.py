@@ -1,0 +1,55 @@
+"""The held-out NELBO during training, on frozen noise that is the same for every run."""
+
+from typing import Any
+
+import torch
+import torch.distributed
+
+from raymdm.data.collate import collate
+from raymdm.diffusion import nelbo
+from raymdm.training.engine import global_sum
+from raymdm.training.job import Job
+
+
+class Validation:
+    """This worker's share of the validation rows."""
+
+    def __init__(self, job: Job, device: torch.device) -> None:
+        self.job, self.device = job, device
+        self.rows = None
+        if job.validation is None:
+            return
+        rank, workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        count = min(len(job.validation), job.config.training.validation_rows)
+        mine = list(range(rank, count, workers))
+        self.own = len(mine)
+        # Under ZeRO 3 all ranks must run equally many forwards; a filler row is not counted.
+        mine += [0] * (-(-count // workers) - len(mine))
+        rows = job.validation.read(mine)
+        self.rows = collate(
+            [row["input_ids"] for row in rows],
+            [row["prompt_length"] for row in rows],
+            mine,
+            pad_token_id=job.shape.pad_token_id,
+            eos_token_id=job.shape.eos_token_id,
+        ).to(device)
+
+    def nelbo_per_token(self, engine: Any) -> float:
+        """Nats per response token over all validation rows; NaN without any. Every rank calls it."""
+        if self.rows is None:
+            return float("nan")
+        engine.eval()
+        result = nelbo(
+            engine,
+            self.job.shape.mask_token_id,
+            self.rows,
+            exact_up_to=0,
+            draws=self.job.config.training.validation_draws,
+        )
+        engine.train()
+        nats, tokens = global_sum(
+            result.per_row[: self.own].sum(),
+            int(result.tokens[: self.own].sum()),
+            device=self.device,
+        )
+        return nats / tokens

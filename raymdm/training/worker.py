@@ -1,0 +1,242 @@
+"""The training loop of one worker, the same under Ray Train and in a single process.
+
+In the order things happen: model from the seed, density of the mask rate (probed once), DeepSpeed
+engine, checkpoint if there is one, then per optimiser step: this worker's rows, their mask rates
+and masks by address, forward and backward in micro-batches, one global sum, one update.
+"""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+
+from raymdm.data.collate import collate
+from raymdm.data.stream import StepRows
+from raymdm.diffusion import Estimator, Rows, TimeDensity, make_estimator
+from raymdm.models import Backbone, build_model, load_model, save_model
+from raymdm.training.checkpoint import Reporter, load_engine, save_engine
+from raymdm.training.engine import full_state, global_sum, start_engine
+from raymdm.training.job import Job, Outcome
+from raymdm.training.metrics import MetricsSink
+from raymdm.training.probing import shared_density
+from raymdm.training.schedule import learning_rate
+from raymdm.training.validation import Validation
+
+
+def train_worker(
+    job: Job, batches: Callable[[int], Iterator[StepRows]], reporter: Reporter
+) -> Outcome:
+    """Train on this worker until the last step or divergence.
+
+    Args:
+        job: the run.
+        batches: from the first step to do, this worker's rows of every step.
+        reporter: keeps the checkpoints.
+    """
+    worker = Worker(job, reporter)
+    try:
+        for rows in batches(worker.done):
+            problem = worker.step(rows)
+            if problem is not None:
+                return worker.close("diverged", problem)
+            if worker.done == job.steps:
+                break
+        return worker.close("finished")
+    except BaseException:
+        worker.abandon()
+        raise
+
+
+def initial_model(job: Job) -> Backbone:
+    """The weights a run starts from: the folder's, or new ones from the seed."""
+    if job.config.model.init_from is not None:
+        return load_model(job.config.model.init_from)
+    return build_model(job.shape, job.config.seed, job.config.model.initializer_std)
+
+
+class Worker:
+    """State of one worker between steps."""
+
+    def __init__(self, job: Job, reporter: Reporter) -> None:
+        self.job, self.reporter = job, reporter
+        config = job.config
+        torch.set_num_threads(config.training.threads_per_worker)
+        self.workers = torch.distributed.get_world_size()
+        self.first = torch.distributed.get_rank() == 0
+        self.device = _device()
+        share = config.training.batch_size // self.workers
+        self.micro_batch = min(config.training.micro_batch_size or share, share)
+        self.accumulation = math.ceil(share / self.micro_batch)
+
+        model = initial_model(job).to(self.device)
+        density: TimeDensity | None = None
+        if config.estimator.time.sampler == "importance":
+            density = shared_density(job, model)
+        self.estimator: Estimator = make_estimator(config.estimator, density)
+        self.engine: Any = start_engine(model, config, self.micro_batch, self.accumulation)
+        checkpoint = reporter.latest()
+        self.done = 0 if checkpoint is None else load_engine(self.engine, checkpoint, self.workers)
+        self.validation = Validation(job, self.device)
+        self.best = float("inf")
+        self.measured = float("nan")
+        self.last_checkpoint = self.done if checkpoint is not None else None
+        self.sink = MetricsSink(job.run, config, job.steps, self.done) if self.first else None
+        self._clock = time.monotonic()
+
+    def step(self, rows: StepRows) -> str | None:
+        """One optimiser step; what was wrong with it, if the loss or gradient is not finite."""
+        config = self.job.config
+        step = self.done
+        draw = self.estimator.draw_time(config.seed, step, config.training.batch_size)
+        t, weight = draw.t[rows.slots], draw.weight[rows.slots]
+        batch = self._collate(rows)
+        noise = self.estimator.draw_noise(config.seed, rows.epoch, batch)
+        (denominator,) = global_sum(
+            self.estimator.row_denominators(batch).sum(), device=self.device
+        )
+        rate = learning_rate(config.training, step, self.job.steps)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+
+        losses = []
+        micro_batches = range(0, len(batch), self.micro_batch)
+        for start in micro_batches:
+            stop = min(start + self.micro_batch, len(batch))
+            part = batch.slice(start, stop)
+            values = self.estimator.row_losses(
+                self.engine,
+                self.job.shape.mask_token_id,
+                part.to(self.device),
+                t[start:stop],
+                noise[:, start:stop, : part.input_ids.shape[1]],
+            )
+            weighted = values * torch.from_numpy(weight[start:stop]).to(values)
+            losses.append(weighted.detach().double())
+            # DeepSpeed averages over workers and accumulation steps; ours is one global sum.
+            scale = self.workers * self.accumulation / denominator
+            self.engine.backward(weighted.sum() * scale)
+            if start != micro_batches[-1]:
+                self.engine.step()
+        row_losses = torch.cat(losses)
+        total, tokens = global_sum(
+            row_losses.sum(), batch.attention_mask.sum(), device=self.device
+        )
+        loss = total / denominator
+        if not math.isfinite(loss):
+            return self._diverged(f"the loss is {loss}", rows.samples[~_finite(row_losses)])
+        self.engine.step()
+        norm = float(self.engine.get_global_grad_norm() or 0.0)
+        if not math.isfinite(norm):
+            return self._diverged(f"the gradient norm is {norm}", rows.samples)
+        self.done += 1
+        self._after_step(rows.epoch, loss, norm, rate, tokens)
+        return None
+
+    def close(self, state: str, message: str | None = None) -> Outcome:
+        """Final checkpoint and model of a finished run; metrics of any."""
+        outcome = Outcome(state, self.done, message)  # type: ignore[arg-type]
+        if state == "finished":
+            if self.job.config.keep != "metrics" and self.last_checkpoint != self.done:
+                self._checkpoint({"validation_nelbo": self.measured})
+            if self.job.config.keep != "best" or not math.isfinite(self.best):
+                self._export()
+        if self.sink is not None:
+            self.sink.close(state, message)
+        return outcome
+
+    def abandon(self) -> None:
+        """Keep the metrics of a run that an error or a signal ends."""
+        if self.sink is not None:
+            self.sink.close("interrupted", "stopped before the last step")
+
+    def _collate(self, rows: StepRows) -> Rows:
+        return collate(
+            rows.input_ids,
+            rows.prompt_lengths,
+            rows.samples,
+            pad_token_id=self.job.shape.pad_token_id,
+            eos_token_id=self.job.shape.eos_token_id,
+            pad_supervision=self.job.config.data.pad_supervision,
+            max_length=self.job.manifest.max_length,
+        )
+
+    def _after_step(
+        self, epoch: int, loss: float, norm: float, rate: float, tokens: float
+    ) -> None:
+        training = self.job.config.training
+        last = self.done == self.job.steps
+        saves = training.checkpoint_every and self.done % training.checkpoint_every == 0
+        scores = training.validate_every and self.done % training.validate_every == 0
+        measured = float("nan")
+        # A checkpoint that may be kept as the best needs its score.
+        if last or scores or (saves and self.job.config.keep == "best"):
+            measured = self.validation.nelbo_per_token(self.engine)
+            if measured < self.best:
+                self.best = measured
+                if self.job.config.keep == "best":
+                    self._export()
+        if self.sink is not None:
+            now = time.monotonic()
+            self.sink.log(
+                step=self.done,
+                epoch=epoch,
+                loss=loss,
+                gradient_norm=norm,
+                learning_rate=rate,
+                tokens_per_second=tokens / (now - self._clock),
+                validation_nelbo=measured,
+            )
+            self._clock = time.monotonic()
+        if saves:
+            self._checkpoint({} if math.isnan(measured) else {"validation_nelbo": measured})
+        self.measured = measured
+
+    def _checkpoint(self, metrics: dict[str, float]) -> None:
+        progress = {"step": self.done, "workers": self.workers}
+        self.reporter.save(
+            self.done, metrics, lambda folder: save_engine(self.engine, folder, progress)
+        )
+        self.last_checkpoint = self.done
+        if self.sink is not None:
+            self.sink.flush()
+
+    def _export(self) -> None:
+        """Write `model/`: weights, configuration and tokenizer in Hugging Face layout."""
+        state = full_state(self.engine)
+        if state is None:
+            return
+        model: Backbone = self.engine.module
+        save_model(model, self.job.run.model, state)
+        tokenizer: Path = self.job.data_folder / "tokenizer"
+        if tokenizer.is_dir():
+            shutil.copytree(tokenizer, self.job.run.model, dirs_exist_ok=True)
+
+    def _diverged(self, what: str, samples: Any) -> str:
+        """The message of a diverged run, with the offending rows of all workers."""
+        gathered: list[Any] = [None] * self.workers
+        torch.distributed.all_gather_object(gathered, [int(s) for s in samples])
+        rows = sorted(sample for part in gathered for sample in part)
+        shown = ", ".join(map(str, rows[:16])) + (", …" if len(rows) > 16 else "")
+        last = "none" if self.last_checkpoint is None else f"step {self.last_checkpoint}"
+        return (
+            f"step {self.done + 1}: {what}; rows {shown} of {self.job.train.path}; "
+            f"last good checkpoint: {last}; try a smaller learning rate or more warm-up"
+        )
+
+
+def _finite(losses: torch.Tensor) -> Any:
+    return torch.isfinite(losses).cpu().numpy()
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
