@@ -34,17 +34,18 @@ class PrepareSection(Section):
     test_split: str = "test"
     """Split of a Hugging Face dataset used as test."""
     train_rows: int | None = Field(default=None, ge=1)
-    """How many training rows to generate or keep, validation included; null keeps all of a file."""
+    """How many training rows to generate or keep, validation included; null keeps all of a file
+    and generates 3000."""
     test_rows: int | None = Field(default=None, ge=1)
-    """How many test rows to generate or keep."""
+    """How many test rows to generate or keep; null keeps all of a file and generates 256."""
     seed: int = Field(default=0, ge=0)
     """Seed of the generated rows. Not the run's seed: all seeds of a sweep share their data."""
     validation_fraction: float = Field(default=0.05, ge=0.0, lt=1.0)
     """Share of the training rows set aside as validation, by hash of the prompt."""
     tokenizer: str = "bpe"
     """`bpe` trains a byte-level BPE on the training rows; else a Hugging Face id or folder."""
-    vocabulary_size: int = Field(default=1024, ge=260)
-    """Largest size of a BPE vocabulary trained here, special tokens included."""
+    vocabulary_size: int = Field(default=1024, ge=259)
+    """Largest size of a BPE vocabulary trained here, special tokens included; 259 is bytes only."""
     mask_token: str = "<|mdm_mask|>"
     """Text of the mask token, added to the tokenizer where it has none."""
     template: Literal["auto", "chat", "plain"] = "auto"
@@ -52,7 +53,7 @@ class PrepareSection(Section):
     max_length: int = Field(default=512, ge=2)
     """Longest row in tokens, EOS included; longer rows are dropped and counted, never cut."""
     trust_remote_code: bool = False
-    """Let a tokenizer or dataset from the hub run its own code. Off unless you trust it."""
+    """Let a tokenizer from the hub run its own code. Off unless you trust it."""
 
 
 class DataSection(Section):

@@ -1,0 +1,48 @@
+"""Joining or starting Ray, the same way for every verb."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from raymdm.errors import ClusterError
+
+
+@contextmanager
+def start_ray(
+    address: str = "auto", *, cpus: int | None = None, verbose: bool = False
+) -> Iterator[None]:
+    """Ray is up inside this context; at its end only what was started here is shut down.
+
+    Args:
+        address: `auto` joins the cluster that RAY_ADDRESS names (Ray sets it in a submitted job),
+            else starts a local one; `local` always starts one; anything else is an address.
+        cpus: CPUs of a cluster that is started here; None takes the machine's.
+        verbose: Show Ray's own logs and those of its workers.
+
+    Raises:
+        ClusterError: there is no cluster at that address, or Ray does not start.
+    """
+    if ray.is_initialized():  # a notebook, a test, or a verb called by another one
+        yield
+        return
+    if address == "auto":
+        # A plain ray.init() would join whatever was left running on this machine.
+        address = os.environ.get("RAY_ADDRESS") or "local"
+    level = logging.INFO if verbose else logging.ERROR
+    started = {"num_cpus": cpus} if address == "local" else {}
+    try:
+        # The dashboard stays on where one is started: Ray Train's clean-up needs it.
+        ray.init(address, log_to_driver=verbose, logging_level=level, **started)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ClusterError(
+            f"cluster.address: Ray at {address!r} cannot be reached ({reason}); start it, or use "
+            "`--set cluster.address=local`"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
