@@ -1,0 +1,198 @@
+"""Read what runs left behind: a sweep directory, or several run directories.
+
+Every planned run becomes one row, also one that diverged, failed or was never started: what is
+missing is part of the answer.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from raymdm.errors import ConfigurationError, DataError
+from raymdm.verdict.run_files import existing_folder, read_mapping, read_row, seed_of
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score that runs are compared on."""
+
+    name: str
+    higher_is_better: bool
+    label: str
+    """As it stands under an axis or over a table."""
+
+
+ACCURACY = Metric("accuracy", True, "accuracy")
+NELBO = Metric("nelbo", False, "NELBO per token (nats)")
+
+
+@dataclass(frozen=True)
+class Results:
+    """All runs of one experiment and the question they were run for."""
+
+    source: str
+    """Directory or file the runs come from."""
+    runs: pd.DataFrame
+    """One row per planned run: `arm`, `seed`, `setting` (label of the hyperparameters, "" without),
+    `state`, one column per metric, `step0_accuracy`, `seconds`, `attempts`, `message`, `run_dir`,
+    and `unscored` (names of the metrics a finished run did not measure)."""
+    metrics: tuple[Metric, ...]
+    """Those that at least one run measured."""
+    primary: str
+    """Name of the metric that decides."""
+    baseline: str
+    margin: float | None = None
+    path: str | None = None
+    """How the sweep ran its trials: `process` or `trainer`."""
+    declared: bool = True
+    """Whether the primary metric was fixed before the runs, as in a sweep."""
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the arms, in the order of the design."""
+        return list(dict.fromkeys(self.runs["arm"]))
+
+    @property
+    def settings(self) -> list[str]:
+        """Labels of the hyperparameter settings; `[""]` where there are none."""
+        return list(dict.fromkeys(self.runs["setting"]))
+
+    def table(self, metric: Metric, setting: str) -> pd.DataFrame:
+        """The runs of one setting as `compare` takes them: arm, seed, state and the metric."""
+        runs = self.runs[self.runs["setting"] == setting].copy()
+        unscored = runs["unscored"].map(lambda names: metric.name in names)
+        # Never measured is not diverged: the run is lost for this metric only.
+        runs.loc[unscored & (runs["state"] == "finished"), "state"] = "failed"
+        return runs[["arm", "seed", "state", metric.name]]
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """Rows of every `metrics.parquet`: arm, seed, setting, step, loss, validation_nelbo."""
+        columns = ["step", "loss", "validation_nelbo"]
+        frames = []
+        for run in self.runs.itertuples():
+            file = Path(run.run_dir, "metrics.parquet") if run.run_dir else None
+            if file is None or not file.is_file():
+                continue
+            try:
+                frame = pd.read_parquet(file, columns=columns)
+            except (OSError, ValueError, KeyError):
+                continue  # A run killed while it wrote: its curve is lost, the report is not.
+            frames.append(frame.assign(arm=run.arm, seed=run.seed, setting=run.setting))
+        if not frames:
+            return pd.DataFrame(columns=["arm", "seed", "setting", *columns])
+        return pd.concat(frames, ignore_index=True)
+
+
+def read_sweep(path: str | Path) -> Results:
+    """The runs of a sweep directory, from its `sweep.json` and the run directories below.
+
+    Raises:
+        DataError: no such directory, no `sweep.json`, or one that cannot be read.
+    """
+    folder = existing_folder(path)
+    file = folder / "sweep.json"
+    if not file.is_file():
+        raise DataError(f"{folder} has no sweep.json: it is not the directory of a sweep")
+    design = read_mapping(file)
+    rows = []
+    try:
+        arms = [str(arm) for arm in design["arms"]]
+        seeds = list(design["seeds"])
+        for trial in design["trials"]:
+            rows.append(_read_trial(folder, trial))
+        baseline, primary = design.get("baseline") or arms[0], design.get("metric") or "accuracy"
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"{file}: not as `raymdm sweep` writes it ({reason})") from error
+    present = {(row["setting"], row["arm"], row["seed"]) for row in rows}
+    for setting in dict.fromkeys([row["setting"] for row in rows] or [""]):
+        for arm in arms:
+            for seed in seeds:
+                if (setting, arm, seed) not in present:
+                    lost = read_row(arm, seed, None, message="never started")
+                    rows.append({**lost, "setting": setting})
+    return _results(folder, rows, arms, baseline, primary, design.get("margin"), design.get("path"))
+
+
+def read_runs(paths: Sequence[str | Path]) -> Results:
+    """The runs of several run directories; the first one's arm is the baseline.
+
+    A run's arm and seed are those in its `status.json`; without them the folder's name and the
+    seed of its `config.yaml`.
+
+    Raises:
+        DataError: no such directory, or one without `status.json`.
+    """
+    rows = []
+    for path in paths:
+        folder = existing_folder(path)
+        if not (folder / "status.json").is_file():
+            raise DataError(f"{folder} has no status.json: it is not the directory of a run")
+        status = read_mapping(folder / "status.json")
+        arm = str(status.get("arm") or folder.resolve().name)
+        seed = status.get("seed")
+        rows.append(read_row(arm, seed_of(folder) if seed is None else seed, folder))
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    common = str(Path(paths[0]).parent) if len(paths) > 1 else str(paths[0])
+    results = _results(Path(common), rows, arms, arms[0], "accuracy", None, None)
+    first = results.metrics[0].name if results.metrics else results.primary
+    return replace(results, primary=first, declared=False)
+
+
+def choose_metric(results: Results, name: str | None) -> str:
+    """`name` (default: the declared metric) if it was measured. Raises ConfigurationError."""
+    chosen, known = name or results.primary, [metric.name for metric in results.metrics]
+    if chosen not in known:
+        found = ", ".join(known) or "none (no run has a score)"
+        raise ConfigurationError(
+            f"metric {chosen!r} was not measured in these runs; found: {found}"
+        )
+    return chosen
+
+
+def setting_label(settings: Mapping[str, Any]) -> str:
+    """Hyperparameters as one line: `training.learning_rate=0.001, …`, sorted by key."""
+    parts = []
+    for key in sorted(settings):
+        value = settings[key]
+        text = f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
+        parts.append(f"{key}={text}")
+    return ", ".join(parts)
+
+
+def _results(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    arms: Iterable[str],
+    baseline: str,
+    primary: str,
+    margin: float | None,
+    path: str | None,
+) -> Results:
+    if not rows:
+        raise DataError(f"{folder} plans no runs: sweep.json lists no arms, seeds or trials")
+    order = {arm: number for number, arm in enumerate(arms)}
+    rows.sort(key=lambda row: (order.get(row["arm"], len(order)),))
+    runs = pd.DataFrame(rows)
+    # A metric that no finished run measured (a task without answers to score) is left out.
+    finished = [set(row["unscored"]) for row in rows if row["state"] == "finished"]
+    unmeasured = set.intersection(*finished) if finished else set()
+    metrics = tuple(metric for metric in (ACCURACY, NELBO) if metric.name not in unmeasured)
+    return Results(str(folder), runs, metrics, primary, str(baseline), margin, path)
+
+
+def _read_trial(folder: Path, trial: Mapping[str, Any]) -> dict[str, Any]:
+    """One planned run of a sweep as a row."""
+    run_dir = folder / trial["run_dir"] if trial.get("run_dir") else None
+    row = read_row(
+        str(trial["arm"]), trial["seed"], run_dir, trial.get("state"), trial.get("message")
+    )
+    row["attempts"] = int(trial.get("attempts") or 0)
+    row["setting"] = setting_label(trial.get("settings") or {})
+    return row

@@ -1,0 +1,86 @@
+"""The files of one run directory as one row: `status.json`, `scores.json`, `config.yaml`."""
+
+import json
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raymdm.errors import DataError
+from raymdm.verdict.outcomes import LOST
+
+OUTCOMES = ("finished", "diverged", "failed")
+"""States that end a run: a sweep's word on them stands."""
+
+
+def existing_folder(path: str | Path) -> Path:
+    """`path` as a directory. Raises DataError."""
+    folder = Path(path)
+    if not folder.exists():
+        raise DataError(f"{folder}: no such directory")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file; give a sweep directory or run directories")
+    return folder
+
+
+def read_row(
+    arm: str,
+    seed: Any,
+    run_dir: Path | None,
+    state: str | None = None,
+    message: str | None = None,
+) -> dict[str, Any]:
+    """One run as a row. The sweep's word on the state stands if it is an outcome."""
+    found = run_dir is not None and run_dir.is_dir()
+    status = _read_quietly(run_dir / "status.json") if run_dir and found else {}
+    if state not in OUTCOMES:
+        state = status.get("state") or ("failed" if found else "missing")
+    row: dict[str, Any] = {"arm": arm, "seed": seed, "setting": "", "state": state}
+    scores = _read_quietly(run_dir / "scores.json") if run_dir and found else {}
+    final, step0 = scores.get("final") or {}, scores.get("step0") or {}
+    measured = {"accuracy": final.get("accuracy"), "nelbo": final.get("nelbo_per_token")}
+    message = message or status.get("message")
+    if state == "finished" and not final:
+        row["state"] = "failed" if found else "missing"
+        message = message or ("no scores.json" if found else "the run directory is gone")
+    elif state not in {*OUTCOMES, *LOST}:
+        row["state"], message = "failed", message or f"unknown state {state!r}"
+    row |= {name: nan if value is None else float(value) for name, value in measured.items()}
+    row["unscored"] = tuple(name for name, value in measured.items() if value is None)
+    row["step0_accuracy"] = _number(step0.get("accuracy"))
+    row["seconds"] = _number(status.get("seconds"))
+    row |= {"attempts": 1 if found else 0, "message": message or ""}
+    row["run_dir"] = str(run_dir) if found else ""
+    return row
+
+
+def _number(value: Any) -> float:
+    return nan if value is None else float(value)
+
+
+def seed_of(folder: Path) -> int:
+    """Seed in a run's `config.yaml`. Raises DataError."""
+    try:
+        return int(yaml.safe_load((folder / "config.yaml").read_text())["seed"])
+    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
+        raise DataError(f"{folder}: neither status.json nor config.yaml has its seed") from error
+
+
+def read_mapping(file: Path) -> dict[str, Any]:
+    """A JSON object. Raises DataError."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: expected keys and values, found a {type(content).__name__}")
+    return content
+
+
+def _read_quietly(file: Path) -> dict[str, Any]:
+    """A JSON object, or nothing where one run's file is missing or broken."""
+    try:
+        return read_mapping(file)
+    except DataError:
+        return {}

@@ -1,0 +1,135 @@
+"""Every verdict of one experiment: the primary metric first, each setting by itself."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from raymdm.verdict.decision import Verdict, compare, json_safe
+from raymdm.verdict.outcomes import LOST
+from raymdm.verdict.results import Metric, Results, choose_metric
+from raymdm.verdict.wording import sentences
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric in one setting."""
+
+    metric: Metric
+    setting: str
+    primary: bool
+    verdict: Verdict
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdicts in words, naming the setting and a secondary metric."""
+        before = f"[{self.setting}] " if self.setting else ""
+        before += "" if self.primary else "secondary: "
+        return [before + text for text in sentences(self.verdict)]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the runs say, in numbers and in words."""
+
+    results: Results
+    primary: str
+    baseline: str
+    margin: float | None
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def sentences(self) -> list[str]:
+        """Every verdict in words, the primary metric's first."""
+        return [text for comparison in self.comparisons for text in comparison.sentences]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `summary.json`; a metric maps to one verdict, or to one per setting."""
+        metrics: dict[str, Any] = {}
+        for comparison in self.comparisons:
+            content = comparison.verdict.to_dict()
+            if len(self.results.settings) == 1:
+                metrics[comparison.metric.name] = content
+            else:
+                metrics.setdefault(comparison.metric.name, {})[comparison.setting] = content
+        runs = self.results.runs.drop(columns="unscored")
+        return {
+            "source": self.results.source,
+            "path": self.results.path,
+            "baseline": self.baseline,
+            "primary_metric": self.primary,
+            "margin": self.margin,
+            "metrics": metrics,
+            "sentences": self.sentences,
+            "notes": list(self.notes),
+            "runs": json_safe(runs.to_dict("records")),
+        }
+
+
+def summarise(
+    results: Results,
+    baseline: str | None = None,
+    metric: str | None = None,
+    margin: float | None = None,
+) -> Summary:
+    """Compare the arms on every measured metric; what is not given is as the sweep declared it.
+
+    Raises:
+        ConfigurationError: an unknown baseline, a metric that was not measured, a bad margin.
+        DataError: a run that appears twice.
+    """
+    primary = choose_metric(results, metric)
+    baseline = baseline or results.baseline
+    if margin is None and primary == results.primary:
+        margin = results.margin
+    ordered = sorted(results.metrics, key=lambda each: each.name != primary)
+    comparisons = tuple(
+        Comparison(
+            each,
+            setting,
+            each.name == primary,
+            compare(
+                results.table(each, setting),
+                baseline,
+                each.name,
+                each.higher_is_better,
+                margin if each.name == primary else None,
+            ),
+        )
+        for each in ordered
+        for setting in results.settings
+    )
+    return Summary(results, primary, baseline, margin, comparisons, _notes(results, primary))
+
+
+def _notes(results: Results, primary: str) -> tuple[str, ...]:
+    """What a reader of the verdicts should know besides."""
+    notes = []
+    if results.declared and primary != results.primary:
+        notes.append(
+            f"the runs were made to compare {results.primary}; {primary} was chosen afterwards, "
+            "so read its verdicts as a suggestion for the next sweep"
+        )
+    if len(results.settings) > 1:
+        notes.append(
+            f"{len(results.settings)} settings are judged one by one: Holm's correction covers the "
+            "arms inside a setting, not the choice of the best setting"
+        )
+    lost = results.runs[results.runs["state"].isin(LOST)]
+    if len(lost):
+        shown = [f"{run.arm} seed {run.seed} ({run.state})" for run in lost.head(5).itertuples()]
+        more = ", …" if len(lost) > len(shown) else ""
+        notes.append(
+            f"{len(lost)} of {len(results.runs)} planned runs gave no result: "
+            f"{', '.join(shown)}{more}"
+        )
+    start = results.runs["step0_accuracy"].dropna()
+    if len(start):
+        notes.append(f"before training the accuracy is {_range(start)}")
+    return tuple(notes)
+
+
+def _range(values: pd.Series) -> str:
+    low, high = f"{values.min():.3f}", f"{values.max():.3f}"
+    return low if low == high else f"{low} to {high}"
