@@ -115,6 +115,8 @@ def quiet(verbose: bool) -> None:
 
 def run_as_program(function: Callable[..., Any]) -> None:
     """Entry point of `python -m raymdm.VERB`."""
-    application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    application = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+    )
     application.command()(function)
     application()

@@ -10,8 +10,9 @@ from raymdm.config.section import Section
 class DecodingSection(Section):
     """How responses are decoded: greedy, most confident tokens first, block by block."""
 
-    response_length: int = Field(default=128, ge=1)
-    """Tokens decoded for every prompt: one fixed number per task, never the gold length."""
+    response_length: int | None = Field(default=None, ge=1)
+    """Tokens decoded for every prompt: one fixed number per task, never the gold length. Null takes
+    the longest training response of the prepared data."""
     block_length: int | None = Field(default=None, ge=1)
     """Tokens of a block, decoded left to right; null decodes the response as one block."""
     steps: int | None = Field(default=None, ge=1)

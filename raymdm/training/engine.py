@@ -94,6 +94,16 @@ def process_group_of_one() -> Iterator[None]:
     yield
 
 
+def step_engine(engine: Any) -> float:
+    """Update the weights from the gradients of all workers; the norm before clipping."""
+    # Without ZeRO in fp32 the optimiser is torch's own and nobody keeps the norm.
+    unsharded = isinstance(engine.optimizer, torch.optim.Optimizer)
+    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(gradients)) if unsharded else None
+    engine.step()
+    return float(engine.get_global_grad_norm()) if norm is None else norm
+
+
 def global_sum(*values: float | torch.Tensor, device: torch.device) -> list[float]:
     """Each value summed over all workers, in one float64 all-reduce."""
     total = torch.tensor([float(value) for value in values], dtype=torch.float64, device=device)

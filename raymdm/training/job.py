@@ -9,8 +9,7 @@ from raymdm.data.jsonl import RowIndex, index_rows
 from raymdm.data.manifest import Manifest, read_manifest
 from raymdm.data.order import Order
 from raymdm.errors import CheckpointError, DataError
-from raymdm.models import load_shape
-from raymdm.models.backbone import ModelShape
+from raymdm.models import Backbone, ModelShape, build_model, load_model, load_shape
 from raymdm.models.initial import shape_from_config
 from raymdm.training.run_directory import RunDirectory
 from raymdm.training.schedule import total_steps
@@ -94,3 +93,10 @@ def model_shape(config: Config, manifest: Manifest) -> ModelShape:
             f"the tokenizer has {manifest.vocabulary_size} tokens"
         )
     return shape
+
+
+def initial_model(config: Config, shape: ModelShape) -> Backbone:
+    """The weights a run starts from: the folder's, or new ones from the seed."""
+    if config.model.init_from is not None:
+        return load_model(config.model.init_from)
+    return build_model(shape, config.seed, config.model.initializer_std)

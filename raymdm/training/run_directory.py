@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from raymdm.config import Config, dump_yaml
 from raymdm.config.loading import fingerprint
+from raymdm.config.training import Keep
 from raymdm.errors import CheckpointError
 
 # What may change between the sessions of one run without changing its result.
@@ -77,6 +79,12 @@ class RunDirectory:
                 "`raymdm train` wrote"
             )
         return run
+
+    def prune(self, keep: Keep) -> None:
+        """Remove what `keep: metrics` does not hold: the model and the checkpoints."""
+        if keep == "metrics":
+            shutil.rmtree(self.model, ignore_errors=True)
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def read_config(self) -> dict[str, Any]:
         """The run's complete configuration."""

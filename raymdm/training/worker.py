@@ -19,10 +19,10 @@ import torch.distributed
 from raymdm.data.collate import collate
 from raymdm.data.stream import StepRows
 from raymdm.diffusion import Estimator, Rows, TimeDensity, make_estimator
-from raymdm.models import Backbone, build_model, load_model, save_model
+from raymdm.models import Backbone, save_model
 from raymdm.training.checkpoint import Reporter, load_engine, save_engine
-from raymdm.training.engine import full_state, global_sum, start_engine
-from raymdm.training.job import Job, Outcome
+from raymdm.training.engine import full_state, global_sum, start_engine, step_engine
+from raymdm.training.job import Job, Outcome, initial_model
 from raymdm.training.metrics import MetricsSink
 from raymdm.training.probing import shared_density
 from raymdm.training.schedule import learning_rate
@@ -53,13 +53,6 @@ def train_worker(
         raise
 
 
-def initial_model(job: Job) -> Backbone:
-    """The weights a run starts from: the folder's, or new ones from the seed."""
-    if job.config.model.init_from is not None:
-        return load_model(job.config.model.init_from)
-    return build_model(job.shape, job.config.seed, job.config.model.initializer_std)
-
-
 class Worker:
     """State of one worker between steps."""
 
@@ -69,12 +62,12 @@ class Worker:
         torch.set_num_threads(config.training.threads_per_worker)
         self.workers = torch.distributed.get_world_size()
         self.first = torch.distributed.get_rank() == 0
-        self.device = _device()
+        self.device = pick_device()
         share = config.training.batch_size // self.workers
         self.micro_batch = min(config.training.micro_batch_size or share, share)
         self.accumulation = math.ceil(share / self.micro_batch)
 
-        model = initial_model(job).to(self.device)
+        model = initial_model(config, job.shape).to(self.device)
         density: TimeDensity | None = None
         if config.estimator.time.sampler == "importance":
             density = shared_density(job, model)
@@ -130,8 +123,7 @@ class Worker:
         loss = total / denominator
         if not math.isfinite(loss):
             return self._diverged(f"the loss is {loss}", rows.samples[~_finite(row_losses)])
-        self.engine.step()
-        norm = float(self.engine.get_global_grad_norm() or 0.0)
+        norm = step_engine(self.engine)
         if not math.isfinite(norm):
             return self._diverged(f"the gradient norm is {norm}", rows.samples)
         self.done += 1
@@ -234,7 +226,8 @@ def _finite(losses: torch.Tensor) -> Any:
     return torch.isfinite(losses).cpu().numpy()
 
 
-def _device() -> torch.device:
+def pick_device() -> torch.device:
+    """This worker's GPU, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -1,0 +1,9 @@
+"""From prompts to responses: denoising schedules and the greedy low-confidence sampler.
+
+Doors: `generate` (model, prompt ids, settings -> response ids), `even_schedule`.
+"""
+
+from raymdm.decoding.sampler import Trace, generate
+from raymdm.decoding.schedule import even_schedule
+
+__all__ = ["Trace", "even_schedule", "generate"]

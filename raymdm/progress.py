@@ -1,0 +1,74 @@
+"""Progress on stderr: a live bar in a terminal, a line now and then in a log."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from raymdm.training.run_directory import RunDirectory
+
+_LINE_SECONDS = 10.0
+
+
+@contextmanager
+def follow(run: RunDirectory) -> Iterator[None]:
+    """Show the run's `status.json` as it changes: loss, tokens per second, time left."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_watch, args=(run, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _watch(run: RunDirectory, stop: threading.Event) -> None:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        shown = time.monotonic()
+        last = None
+        while not stop.wait(0.5):
+            status = run.status()
+            if time.monotonic() - shown > _LINE_SECONDS and status.get("step") != last:
+                shown, last = time.monotonic(), status.get("step")
+                print(status_line(status), file=sys.stderr, flush=True)
+        return
+    with Progress(BarColumn(), TextColumn("{task.description}"), console=console) as bar:
+        task = bar.add_task("starting workers …", total=None)
+        while not stop.wait(0.25):
+            _update(bar, task, run.status())
+        _update(bar, task, run.status())
+
+
+def _update(bar: Progress, task: Any, status: dict[str, Any]) -> None:
+    if status.get("loss") is not None:
+        bar.update(
+            task,
+            total=status["steps"],
+            completed=status["step"],
+            description=status_line(status),
+        )
+
+
+def status_line(status: dict[str, Any]) -> str:
+    """`step 120/200  loss 1.234  3,100 tokens/s  42 s left` from a `status.json`."""
+    parts = [f"step {status.get('step', 0)}/{status.get('steps', '?')}"]
+    if status.get("loss") is not None:
+        parts.append(f"loss {status['loss']:.4f}")
+    if status.get("tokens_per_second") is not None:
+        parts.append(f"{status['tokens_per_second']:,.0f} tokens/s")
+    if status.get("seconds_left") is not None:
+        parts.append(f"{_duration(status['seconds_left'])} left")
+    return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,128 @@
+"""raymdm train -c FILE … : train one model with Ray Train workers running DeepSpeed.
+
+    raymdm train -c base -c models/tiny -c estimators/ppots_mirror --set run_dir=runs/one
+
+Leaves a run directory: config.yaml, metrics.parquet, status.json, environment.json, density.json
+(importance sampling), checkpoints/ and model/ (Hugging Face layout). The same command with
+`--resume` continues from the newest checkpoint, with the same rows and the same noise.
+"""
+
+import time
+from typing import Annotated
+
+import typer
+
+from raymdm.cluster import start_ray
+from raymdm.command import (
+    ConfigFiles,
+    DumpConfig,
+    Imports,
+    Overrides,
+    Verbose,
+    reports_errors,
+    run_as_program,
+    settings,
+)
+from raymdm.config import Config
+from raymdm.errors import ClusterError, DivergedError
+from raymdm.progress import follow, status_line
+from raymdm.training import RunDirectory, run_trainer
+from raymdm.training.job import Job, Outcome, make_job
+
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in run_dir from its last checkpoint.")
+]
+
+
+@reports_errors
+def main(
+    config: ConfigFiles = None,
+    set_: Overrides = None,
+    resume: Resume = False,
+    imports: Imports = None,
+    dump_config: DumpConfig = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a masked diffusion language model on prepared data.
+
+    Rows stream through Ray Data into Ray Train workers, each running a DeepSpeed engine. Batches,
+    mask rates and masks are functions of the seed alone: the number of workers, the micro-batch
+    and a resume do not change them.
+
+    Example: raymdm train -c base -c models/tiny -c estimators/ppots --set run_dir=runs/one
+    """
+    checked = settings(config, set_, imports, dump_config)
+    train(checked, resume=resume, verbose=verbose)
+
+
+def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Outcome:
+    """Train through Ray Train and report on stdout.
+
+    Raises:
+        UserError: data, configuration, run directory or cluster do not fit.
+        DivergedError: the loss or gradient became NaN or infinite.
+        RunError: a worker was lost.
+    """
+    job = make_job(config, RunDirectory(config.run_dir))
+    with start_ray(config.cluster.address, verbose=verbose):
+        check_cluster(config)
+        run = RunDirectory.open(config, resume)
+        if run.status().get("state") == "finished":
+            typer.echo(f"{run.path} is finished (step {run.status()['step']}); nothing to do")
+            return Outcome("finished", run.status()["step"])
+        return _train(job, run)
+
+
+def _train(job: Job, run: RunDirectory) -> Outcome:
+    _announce(job)
+    run.write_status(state="running", step=0, steps=job.steps, message=None)
+    started = time.monotonic()
+    try:
+        with follow(run):
+            outcome = run_trainer(job)
+    except BaseException as error:
+        run.write_status(state="interrupted", message=str(error) or type(error).__name__)
+        if isinstance(error, KeyboardInterrupt):
+            typer.secho("stopped; continue with the same command and --resume", err=True)
+        raise
+    typer.echo(f"{status_line({**run.status(), 'seconds_left': None})}  (last step)")
+    if outcome.state == "diverged":
+        raise DivergedError(f"{run.path}: diverged at {outcome.message}")
+    run.prune(job.config.keep)
+    typer.echo(f"finished {outcome.step} steps in {time.monotonic() - started:.0f} s: {run.path}")
+    return outcome
+
+
+def _announce(job: Job) -> None:
+    cluster, training = job.config.cluster, job.config.training
+    typer.echo(
+        f"{job.steps} steps of {training.batch_size} rows ({job.order.steps_per_epoch} steps an "
+        f"epoch), {cluster.workers} workers, ZeRO {job.config.deepspeed.zero_stage}, "
+        f"{training.precision}; run directory {job.run.path}",
+        err=True,
+    )
+
+
+def check_cluster(config: Config) -> None:
+    """Refuse what the cluster can never hold, instead of waiting for it for ever.
+
+    Raises:
+        ClusterError: names what is there and what is asked for.
+    """
+    import ray
+
+    cluster = config.cluster
+    there = ray.cluster_resources()
+    # Ray Data reads with at least one CPU of its own.
+    cpus = cluster.workers * cluster.cpus_per_worker + 1
+    gpus = cluster.workers * cluster.gpus_per_worker
+    if cpus > there.get("CPU", 0) or gpus > there.get("GPU", 0):
+        raise ClusterError(
+            f"{cluster.workers} workers need {cpus:g} CPUs (one of them for reading data) and "
+            f"{gpus:g} GPUs, the cluster has {there.get('CPU', 0):g} and {there.get('GPU', 0):g}; "
+            "set a smaller cluster.workers or cluster.cpus_per_worker, or join a larger cluster"
+        )
+
+
+if __name__ == "__main__":
+    run_as_program(main)
