@@ -66,6 +66,6 @@ def _curves(summary: Summary, setting: str) -> dict[str, Any]:
 def _run(row: dict[str, Any], summary: Summary) -> dict[str, Any]:
     """One line in the list of runs."""
     scores = [row[metric.name] for metric in summary.results.metrics]
-    shown = ["–" if score != score else f"{score:.4g}" for score in scores]
+    shown = ["–" if score != score else f"{score:#.4g}" for score in scores]
     seconds = row["seconds"]
     return {**row, "scores": shown, "seconds": "–" if seconds != seconds else f"{seconds:.0f}"}

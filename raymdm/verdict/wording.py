@@ -69,7 +69,7 @@ def normality(row: ArmVerdict, base: ArmVerdict) -> str:
     """Why a verdict rests on normality."""
     return (
         f"rests on normality: with {row.n} against {base.n} seeds no permutation test can go "
-        f"below p = {row.p_floor:.2g}"
+        f"below p = {row.p_floor:.{2 if row.p_floor >= 0.01 else 4}f}"
     )
 
 

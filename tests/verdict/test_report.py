@@ -34,7 +34,7 @@ def test_the_sentence_of_a_clear_difference_has_size_interval_p_and_what_it_rest
     assert summary_of(tmp_path, scores).sentences[0] == (
         "ours is better than standard on accuracy by 0.080 [0.042, 0.119] (Welch 95% interval, "
         "Holm p = 0.004, 3 against 3 seeds); rests on normality: with 3 against 3 seeds no "
-        "permutation test can go below p = 0.1"
+        "permutation test can go below p = 0.10"
     )
 
 
