@@ -1,0 +1,196 @@
+"""The Ray Tune driver of a sweep: a plain grid over trials, in reused processes.
+
+Trials with one worker run inside Tune's own trial process, which is kept for the next trial, so that
+imports are paid once; trials with several workers start a `TorchTrainer` from theirs. Both call the
+same worker function. What is done is read from the run directories, so running the same sweep again
+finishes only what is missing.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+from ray import tune
+
+from raymdm.command import import_modules, quiet
+from raymdm.config import Config
+from raymdm.errors import ClusterError
+from raymdm.sweeps.design import Trial
+from raymdm.sweeps.trial import run_trial, trial_record, trial_state
+from raymdm.training import RunDirectory
+from raymdm.training.run_directory import write_json
+
+# CPUs of the process that only starts a trainer.
+_DRIVER_CPUS = 0.1
+
+
+def run_sweep(config: Config, trials: list[Trial], report: Callable[[Trial], None]) -> None:
+    """Run what is missing of the trials; Ray must be initialised.
+
+    Args:
+        config: the sweep's configuration.
+        trials: the design.
+        report: called after each trial that ends, in this process.
+
+    Raises:
+        ClusterError: a trial that can never fit the cluster.
+    """
+    sweep_dir = Path(config.run_dir).absolute()
+    path = choose_path(config)
+    concurrency = check_fits(config, path)
+    pending = [t for t in trials if trial_state(RunDirectory(t.config.run_dir)) not in _ENDS]
+    write_manifest(config, trials, sweep_dir)
+    if not pending:
+        return
+    # Tune's own logs of each trial would repeat ours, and cost time.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+
+    def ended(name: str) -> None:
+        write_manifest(config, trials, sweep_dir)
+        report(next(trial for trial in trials if trial.name == name))
+
+    resources = trial_resources(config, path)
+    here = {"pending": {t.name: t for t in pending}, "path": path, "folder": os.getcwd()}
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(SweepTrial, **here), resources),
+        param_space={"trial": tune.grid_search([t.name for t in pending])},
+        tune_config=tune.TuneConfig(max_concurrent_trials=concurrency, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(sweep_dir),
+            failure_config=tune.FailureConfig(max_failures=config.sweep.retries),
+            callbacks=[Ended(ended)],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    write_manifest(config, trials, sweep_dir)
+
+
+_ENDS = ("finished", "diverged")
+
+
+def choose_path(config: Config) -> Literal["process", "trainer"]:
+    """`process` for one worker, `trainer` for several, unless the configuration says so.
+
+    Raises:
+        ClusterError: `process` was asked for with several workers.
+    """
+    wanted, workers = config.sweep.path, config.cluster.workers
+    if wanted == "process" and workers > 1:
+        raise ClusterError(
+            f"sweep.path process runs one worker per trial, cluster.workers is {workers}; "
+            "set sweep.path to auto"
+        )
+    return ("process" if workers == 1 else "trainer") if wanted == "auto" else wanted
+
+
+def trial_resources(config: Config, path: str) -> dict[str, float]:
+    """What Tune reserves for the process of a trial."""
+    if path == "trainer":
+        return {"cpu": _DRIVER_CPUS}
+    resources = {"cpu": config.sweep.cpus_per_trial}
+    if config.cluster.gpus_per_worker:
+        resources["gpu"] = config.cluster.gpus_per_worker
+    return resources
+
+
+def check_fits(config: Config, path: str) -> int:
+    """How many trials may run together without waiting for each other's resources.
+
+    Tune reserves the trial's process and Train its workers, separately: started one too many, all
+    could wait for ever.
+
+    Raises:
+        ClusterError: not even one fits.
+    """
+    there = ray.cluster_resources()
+    cluster = config.cluster
+    gpus = cluster.workers * cluster.gpus_per_worker
+    if path == "process":
+        cpus = config.sweep.cpus_per_trial
+    else:
+        # One more CPU reads the data.
+        cpus = _DRIVER_CPUS + cluster.workers * cluster.cpus_per_worker + 1
+    fits = int(there.get("CPU", 0) / cpus + 1e-9)
+    if gpus:
+        fits = min(fits, int(there.get("GPU", 0) / gpus + 1e-9))
+    if fits < 1:
+        raise ClusterError(
+            f"a trial of {cluster.workers} workers needs {cpus:g} CPUs and {gpus:g} GPUs, the cluster "
+            f"has {there.get('CPU', 0):g} and {there.get('GPU', 0):g}; set a smaller cluster.workers, "
+            "cluster.cpus_per_worker or sweep.cpus_per_trial"
+        )
+    return min(fits, config.sweep.concurrency or fits)
+
+
+def write_manifest(config: Config, trials: list[Trial], sweep_dir: Path) -> None:
+    """Write `sweep.json`: the design, and the state of every trial."""
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    arms = list(config.sweep.arms)
+    write_json(
+        sweep_dir / "sweep.json",
+        {
+            "arms": arms,
+            "baseline": config.sweep.baseline or arms[0],
+            "seeds": config.sweep.seeds,
+            "metric": config.compare.metric,
+            "margin": config.compare.margin,
+            "path": choose_path(config),
+            "trials": [trial_record(trial, sweep_dir) for trial in trials],
+        },
+    )
+
+
+class SweepTrial(tune.Trainable):
+    """Runs one trial as its only step; the process is then reset for the next one."""
+
+    def setup(
+        self, config: dict[str, Any], pending: dict[str, Trial], path: Any, folder: str
+    ) -> None:
+        """Once per process: where the user's modules are, and the trials by name."""
+        quiet(verbose=False)
+        sys.path.insert(0, folder)
+        self.pending, self.path = pending, path
+
+    def step(self) -> dict[str, Any]:
+        """The whole trial."""
+        trial = self.pending[self.config["trial"]]
+        import_modules(trial.config.imports)
+        return {"state": run_trial(trial, self.path), "done": True}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The next trial needs nothing of the last one."""
+        self.config = new_config
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the run directory is the state."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: the run directory is the state."""
+
+
+class Ended(tune.Callback):
+    """Tells the driver about trials that ended."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self.report = report
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune stores its callbacks; a sweep never restores from there."""
+        return {}
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Any], trial: Any, **info: Any
+    ) -> None:
+        """A trial ran to its end."""
+        self.report(trial.config["trial"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial failed for good."""
+        self.report(trial.config["trial"])
