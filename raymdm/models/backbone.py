@@ -32,8 +32,13 @@ class ModelShape:
     norm_epsilon: float = 1e-5
 
 
+def widened(dtype: torch.dtype) -> torch.dtype:
+    """The type that norms and rotations are computed in: at least float32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 class RMSNorm(nn.Module):
-    """x / rms(x) · weight, computed in float32 whatever the type of x."""
+    """x / rms(x) · weight, computed in at least float32."""
 
     def __init__(self, size: int, epsilon: float) -> None:
         super().__init__()
@@ -42,9 +47,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D], same dtype."""
-        return functional.rms_norm(
-            x.float(), self.weight.shape, eps=self.epsilon
-        ).to(x.dtype) * self.weight
+        wide = x.to(widened(x.dtype))
+        normed = functional.rms_norm(wide, self.weight.shape, eps=self.epsilon)
+        return normed.to(x.dtype) * self.weight
 
 
 class Attention(nn.Module):
@@ -119,7 +124,7 @@ class Backbone(nn.Module):
         x = self.embedding(input_ids)
         shape = self.shape
         rotation = rotary(
-            input_ids.shape[1], shape.hidden_size // shape.heads, shape.rope_theta, x.device
+            input_ids.shape[1], shape.hidden_size // shape.heads, shape.rope_theta, x
         )
         for block in self.blocks:
             x = block(x, rotation, keys)
@@ -137,19 +142,18 @@ class Backbone(nn.Module):
         return self.head(hidden if select is None else hidden[select])
 
 
-def rotary(
-    length: int, head_size: int, theta: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """cos and sin [L, head_size] of the rotation angles, float32."""
-    half = torch.arange(0, head_size, 2, device=device, dtype=torch.float32) / head_size
-    angles = torch.outer(torch.arange(length, device=device).float(), 1.0 / theta**half)
+def rotary(length: int, head_size: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cos and sin [L, head_size] of the rotation angles, in at least float32, where `like` is."""
+    kind = {"device": like.device, "dtype": widened(like.dtype)}
+    half = torch.arange(0, head_size, 2, **kind) / head_size
+    angles = torch.outer(torch.arange(length, **kind), 1.0 / theta**half)
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary position embedding of x[B, H, L, head_size], in float32, back in x's dtype."""
+    """Rotary position embedding of x[B, H, L, head_size], computed wide, back in x's dtype."""
     cos, sin = rotation
-    wide = x.float()
+    wide = x.to(cos.dtype)
     first, second = wide.chunk(2, dim=-1)
     return (wide * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
