@@ -2,12 +2,15 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
 
 from raymdm.errors import ClusterError
+
+CONNECT_SECONDS = 10.0
 
 
 @contextmanager
@@ -34,9 +37,10 @@ def start_ray(
     level = logging.INFO if verbose else logging.ERROR
     started = {"num_cpus": cpus} if address == "local" else {}
     try:
+        _check_reachable(address)
         # The dashboard stays on where one is started: Ray Train's clean-up needs it.
         ray.init(address, log_to_driver=verbose, logging_level=level, **started)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ClusterError(
             f"cluster.address: Ray at {address!r} cannot be reached ({reason}); start it, or use "
@@ -46,3 +50,10 @@ def start_ray(
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself would go on trying for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()

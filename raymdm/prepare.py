@@ -3,15 +3,12 @@
 import importlib.metadata
 import logging
 import os
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from raymdm.cluster import start_ray
 from raymdm.command import (
@@ -29,6 +26,7 @@ from raymdm.config.loading import fingerprint
 from raymdm.data.encoding import choose_template
 from raymdm.data.manifest import FORMAT, Manifest, SplitManifest, read_manifest, write_manifest
 from raymdm.data.pipeline import Preparation, Progress, first_pages, training_texts
+from raymdm.data.report import progress_line, show
 from raymdm.data.sources import GeneratedSource, HubSource, Source, file_digest, open_source
 from raymdm.data.tokenizer import (
     BYTES,
@@ -75,7 +73,7 @@ def main(
     """
     merged = settings(config, set_, imports, dump_config)
     manifest = prepare(merged, verbose=verbose)
-    show(manifest, merged)
+    show(manifest, merged.data.folder, merged.evaluation.decoding.response_length)
 
 
 def prepare(config: Config, *, verbose: bool = False) -> dict[str, Any]:
@@ -219,63 +217,6 @@ def generated_rows(config: Config) -> tuple[int, int]:
         config.prepare.train_rows or GENERATED_TRAIN_ROWS,
         config.prepare.test_rows or GENERATED_TEST_ROWS,
     )
-
-
-@contextmanager
-def progress_line() -> Iterator[Progress]:
-    """A line on the terminal that counts rows, once they take more than two seconds."""
-    console = Console(stderr=True)
-    status = console.status("reading")
-    start, done, shown = time.monotonic(), 0, False
-
-    def advance(rows: int) -> None:
-        nonlocal done, shown
-        done += rows
-        if not shown and console.is_terminal and time.monotonic() - start > 2:
-            status.start()
-            shown = True
-        status.update(f"{done:,} rows read")
-
-    try:
-        yield advance
-    finally:
-        status.stop()
-
-
-def show(manifest: dict[str, Any], config: Config) -> None:
-    """Print what was prepared, and what to look at before training."""
-    console = Console()
-    table = Table(title=config.data.folder, title_justify="left", box=None)
-    table.add_column("split")
-    columns = {
-        "rows": "rows",
-        "too long": "dropped_too_long",
-        "duplicates": "duplicates_dropped",
-        "tokens": "tokens",
-        "median": "median_row",
-        "longest": "longest_row",
-        "longest response": "longest_response",
-    }
-    for column in columns:
-        table.add_column(column, justify="right")
-    for name, split in manifest["splits"].items():
-        table.add_row(name, *(f"{split[key]:,}" for key in columns.values()))
-    console.print(table)
-    console.print(
-        f"vocabulary {manifest['vocabulary_size']:,}, {manifest['template']} template", style="dim"
-    )
-    test = manifest["splits"]["test"]
-    if test["wrong_by_own_scorer"]:
-        console.print(
-            f"note: {test['wrong_by_own_scorer']} of {test['rows']} test rows have a response that "
-            "the task's own scorer does not take for right"
-        )
-    length = config.evaluation.decoding.response_length
-    if test["longest_response"] > length:
-        console.print(
-            f"note: the longest test response has {test['longest_response']} tokens, and "
-            f"evaluation.decoding.response_length is {length}"
-        )
 
 
 def _fingerprint(config: Config, sources: dict[str, str]) -> str:

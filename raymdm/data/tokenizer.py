@@ -1,11 +1,12 @@
 """Tokenizers: one from the Hugging Face hub or a folder, or a byte-level BPE trained here."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from raymdm.errors import ConfigurationError
 
@@ -13,6 +14,7 @@ EOS_TOKEN = "<|endoftext|>"
 PAD_TOKEN = "<|padding|>"
 BYTES = 256
 SPECIAL_TOKENS = 3
+PLAIN_CLASSES = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
 def train_bpe(texts: Iterable[str], vocabulary_size: int, mask_token: str) -> Any:
@@ -62,6 +64,10 @@ def load_tokenizer(name: str | Path, trust_remote_code: bool = False) -> Any:
         ConfigurationError: it cannot be loaded; says why and what to do.
     """
     try:
+        if _is_plain_fast(Path(name)):
+            return PreTrainedTokenizerFast.from_pretrained(str(name))
+        from transformers import AutoTokenizer
+
         return AutoTokenizer.from_pretrained(str(name), trust_remote_code=trust_remote_code)
     except (
         Exception
@@ -99,6 +105,18 @@ def complete_tokenizer(tokenizer: Any, mask_token: str) -> Any:
             "tokenizer; choose another text"
         )
     return tokenizer
+
+
+def _is_plain_fast(folder: Path) -> bool:
+    """Whether the folder says that its tokenizer needs no class of its own, as a BPE made here.
+
+    AutoTokenizer finds the same class, but importing it imports torch: seconds in every worker.
+    """
+    try:
+        content = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return content.get("tokenizer_class") in PLAIN_CLASSES and "auto_map" not in content
 
 
 def vocabulary_size(tokenizer: Any) -> int:

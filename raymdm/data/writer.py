@@ -96,21 +96,33 @@ def folder_in_the_making(folder: Path) -> Iterator[Path]:
         raise DataError(f"data.folder: cannot write {making} ({error.strerror})") from error
     lock = os.open(making, os.O_RDONLY)
     try:
+        _lock(lock, folder)
         try:
-            fcntl.flock(
-                lock, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # gone with the process, however it ends
-        except BlockingIOError as error:
-            raise DataError(
-                f"data.folder: another `raymdm prepare` is writing {folder}; wait for it"
-            ) from error
-        for left_over in making.iterdir():  # of a run that was killed
-            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
-        try:
+            for left_over in making.iterdir():  # of a run that was killed
+                shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
             yield making
-            making.rename(folder)
-        except OSError as error:
-            raise DataError(f"data.folder: cannot write {folder} ({error.strerror})") from error
+            _rename(making, folder)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
     finally:
         os.close(lock)
-        shutil.rmtree(making, ignore_errors=True)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    """Take the folder for this process; the lock is gone with it, however it ends."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DataError(
+            f"data.folder: another `raymdm prepare` is writing {folder}; wait for it"
+        ) from error
+
+
+def _rename(making: Path, folder: Path) -> None:
+    try:
+        making.rename(folder)
+    except OSError as error:
+        raise DataError(
+            f"data.folder: cannot rename {making} to {folder} ({error.strerror}); choose a folder "
+            "inside a mounted one, not the mount itself"
+        ) from error

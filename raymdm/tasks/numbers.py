@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 _NUMBER = re.compile(
     r"""(?P<sign>(?<![\w.)\]])-)?\$?(?P<sign_after>(?<=\$)-)?
     (?P<digits>(?<!\d)\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)
-    (?:/(?P<divisor>\d+(?!\d*[./])))?""",
+    (?:/(?P<divisor>\d+(?!\d*(?:/|\.\d))))?""",
     re.VERBOSE,
 )
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{(-?[\d.]+)\}\s*\{([\d.]+)\}")

@@ -39,8 +39,8 @@ def make(section: TaskSection) -> TaskSpec:
     scorer = _create(name, section.options, seed=0)
 
     def example(row: Mapping[str, Any]) -> Example:
-        # The item's own question and answer win over metadata of the same name.
-        values = {**row.get("metadata", {}), "question": row["question"], "answer": row["answer"]}
+        # The item's own question and answer win over metadata of the same names.
+        values = {**(row.get("metadata") or {}), **row}
         return Example(
             prompt=fill_template(prompt, values, "task.prompt_template"),
             response=fill_template(response, values, "task.response_template"),
