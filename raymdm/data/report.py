@@ -32,13 +32,13 @@ def progress_line() -> Iterator[Progress]:
         status.stop()
 
 
-def show(manifest: dict[str, Any], folder: str, response_length: int) -> None:
+def show(manifest: dict[str, Any], folder: str, response_length: int | None) -> None:
     """Print what was prepared, and what to look at before training.
 
     Args:
         manifest: The manifest of the folder.
         folder: Its name.
-        response_length: Tokens that evaluation will decode.
+        response_length: Tokens that evaluation will decode; None where it decides by itself.
     """
     console = Console()
     table = Table(title=folder, title_justify="left", box=None)
@@ -67,9 +67,9 @@ def show(manifest: dict[str, Any], folder: str, response_length: int) -> None:
             "the task's own scorer does not take for right",
             soft_wrap=True,
         )
-    if test["longest_response"] > response_length:
+    if response_length is not None and test["longest_response"] > response_length:
         console.print(
-            f"note: the longest test response has {test['longest_response']} tokens, and "
-            f"evaluation.decoding.response_length is {response_length}: longer ones cannot be given",
+            f"note: the longest test response has {test['longest_response']} tokens, "
+            f"evaluation.decoding.response_length is {response_length}: none longer is decoded",
             soft_wrap=True,
         )
