@@ -66,7 +66,7 @@ def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Out
     job = make_job(config, RunDirectory(config.run_dir))
     with start_ray(config.cluster.address, verbose=verbose):
         check_cluster(config)
-        run = RunDirectory.open(config, resume)
+        run = RunDirectory.open(config, job.manifest.fingerprint, resume)
         if run.status().get("state") == "finished":
             typer.echo(f"{run.path} is finished (step {run.status()['step']}); nothing to do")
             return Outcome("finished", run.status()["step"])

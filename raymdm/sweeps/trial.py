@@ -22,7 +22,7 @@ def run_trial(trial: Trial, path: Path) -> str:
     if state in ("finished", "diverged"):
         return state
     job = make_job(trial.config, run)
-    run = RunDirectory.open(trial.config, resume=True)
+    run = RunDirectory.open(trial.config, job.manifest.fingerprint, resume=True)
     attempts = run.status().get("attempts", 0) + 1
     run.write_status(arm=trial.arm, seed=trial.seed, attempts=attempts)
     if run.status().get("state") != "finished":

@@ -16,8 +16,15 @@ from raymdm.config.loading import fingerprint
 from raymdm.config.training import Keep
 from raymdm.errors import CheckpointError
 
-# What may change between the sessions of one run without changing its result.
-_NOT_IDENTITY = ("run_dir", "cluster", "evaluation", "sweep", "compare", "wandb", "imports", "keep")
+# What may change between the sessions of one run without changing its result. The data that was
+# trained on is known by its fingerprint, not by the settings that would prepare it.
+_SECTIONS_NOT_IDENTITY = frozenset(
+    "run_dir keep imports task prepare cluster evaluation sweep compare wandb".split()
+)
+_TRAINING_NOT_IDENTITY = frozenset(
+    "checkpoint_every validate_every validation_rows validation_draws micro_batch_size "
+    "threads_per_worker".split()
+)
 _PACKAGES = ("raymdm", "ray", "deepspeed", "torch", "transformers", "numpy", "pyarrow")
 
 
@@ -36,15 +43,26 @@ class RunDirectory:
         self._status = self.path / "status.json"
 
     @classmethod
-    def open(cls, config: Config, resume: bool) -> "RunDirectory":
+    def open(cls, config: Config, data: str, resume: bool) -> "RunDirectory":
         """Create the directory of a new run, or return to that of the same run.
 
+        Args:
+            config: of the run.
+            data: fingerprint of the prepared data.
+            resume: the run may have been begun before.
+
         Raises:
-            CheckpointError: it belongs to another configuration, or to this one without `resume`.
+            CheckpointError: it belongs to another configuration or other data, or to this one
+                without `resume`.
         """
         run = cls(config.run_dir)
         if run.config.exists():
             run.check_same(config)
+            if run.status().get("data", data) != data:
+                raise CheckpointError(
+                    f"{run.path}: the data in {config.data.folder} is not what this run began with; "
+                    "restore it or choose another run_dir"
+                )
             state = run.status().get("state", "interrupted")
             if not resume:
                 raise CheckpointError(
@@ -59,6 +77,7 @@ class RunDirectory:
             run.path.mkdir(parents=True, exist_ok=True)
             run.config.write_text(dump_yaml(config))
             write_json(run.path / "environment.json", environment())
+            run.write_status(data=data)
         except OSError as error:
             raise CheckpointError(
                 f"{run.path}: cannot write the run directory ({error.strerror})"
@@ -112,7 +131,14 @@ class RunDirectory:
 
 def identity(content: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that decides a run's result."""
-    return {key: value for key, value in content.items() if key not in _NOT_IDENTITY}
+    kept = {key: value for key, value in content.items() if key not in _SECTIONS_NOT_IDENTITY}
+    kept["training"] = {
+        key: value
+        for key, value in content["training"].items()
+        if key not in _TRAINING_NOT_IDENTITY
+    }
+    kept["data"] = {k: v for k, v in content["data"].items() if k != "rows_per_block"}
+    return kept
 
 
 def environment() -> dict[str, Any]:

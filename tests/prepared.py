@@ -1,0 +1,95 @@
+"""A small prepared folder for tests: sums of two numbers below ten, byte-level tokens."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+
+from raymdm.config import Config
+from raymdm.config.loading import validate
+from raymdm.data.manifest import Manifest, SplitManifest, write_manifest
+from raymdm.data.schema import row_line
+from raymdm.data.tokenizer import train_bpe
+
+ROWS = {"train": 80, "validation": 10, "test": 10}
+TASK = {
+    "name": "reasoning_gym:basic_arithmetic",
+    "prompt_template": "{expression}=",
+    "options": {"min_terms": 2, "max_terms": 2, "operators": ["+"]},
+}
+
+
+def write_prepared(folder: Path, rows: dict[str, int] | None = None) -> Path:
+    """A prepared folder as `raymdm prepare` would write it, without starting Ray."""
+    rows = rows or ROWS
+    folder.mkdir(parents=True, exist_ok=True)
+    problems = list(itertools.product(range(10), repeat=2))
+    problems = [problems[i] for i in np.random.default_rng(0).permutation(len(problems))]
+    texts = [f"{a} + {b}=" for a, b in problems]
+    tokenizer = train_bpe(texts, 259, "<|mdm_mask|>")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    splits = {}
+    start = 0
+    for split, count in rows.items():
+        with open(folder / f"{split}.jsonl", "wb") as file:
+            for index in range(start, start + count):
+                a, b = problems[index % len(problems)]
+                file.write(_row(tokenizer, a, b, index, split != "train"))
+        start += count
+        splits[split] = SplitManifest(
+            file=f"{split}.jsonl",
+            rows=count,
+            dropped_too_long=0,
+            duplicates_dropped=0,
+            wrong_by_own_scorer=0,
+            tokens=9 * count,
+            median_row=8,
+            longest_row=9,
+            longest_response=3,
+            sha256="",
+        )
+    manifest = Manifest(
+        format=1,
+        fingerprint=f"{sorted(rows.items())}",
+        task=TASK,
+        prepare={},
+        sources={},
+        versions={},
+        template="plain",
+        tokenizer="tokenizer",
+        vocabulary_size=len(tokenizer),
+        mask_token_id=tokenizer.mask_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        max_length=12,
+        splits=splits,
+    )
+    write_manifest(folder, manifest)
+    return folder
+
+
+def _row(tokenizer: object, a: int, b: int, index: int, scored: bool) -> bytes:
+    prompt = tokenizer(f"{a} + {b}=")["input_ids"]  # type: ignore[operator]
+    response = tokenizer(str(a + b))["input_ids"]  # type: ignore[operator]
+    reference = {"question": f"{a} + {b}", "answer": str(a + b), "metadata": {}}
+    ids = [*prompt, *response, tokenizer.eos_token_id]  # type: ignore[attr-defined]
+    return row_line(ids, len(prompt), f"row-{index}", json.dumps(reference) if scored else None)
+
+
+def tiny_config(run_dir: Path, folder: Path, **sections: object) -> Config:
+    """A configuration of a few seconds: 16 hidden units, 6 steps of 16 rows."""
+    content: dict[str, object] = {
+        "run_dir": str(run_dir),
+        "data": {"folder": str(folder), "rows_per_block": 24},
+        "model": {"hidden_size": 16, "layers": 1, "heads": 2},
+        "training": {"steps": 6, "batch_size": 16, "learning_rate": 3e-3, "warmup_steps": 2},
+        "cluster": {"address": "local"},
+        "evaluation": {"decoding": {"response_length": 3}},
+    }
+    for name, values in sections.items():
+        if isinstance(values, dict):
+            content[name] = {**content.get(name, {}), **values}  # type: ignore[dict-item]
+        else:
+            content[name] = values
+    return validate(content)

@@ -1,0 +1,90 @@
+"""A run gives the same losses however it is spread over workers and micro-batches."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from prepared import tiny_config, write_prepared
+
+from raymdm.training import RunDirectory, run_in_process, run_trainer
+from raymdm.training.job import Outcome, make_job
+
+ESTIMATOR = {
+    "time": {"sampler": "importance"},
+    "density": {"probe": {"rates": 16, "rows": 8, "masks": 2}, "fit_starts": 2},
+    "masker": {"kind": "mirror", "views": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_prepared(tmp_path_factory.mktemp("data") / "prepared")
+
+
+def _train(folder: Path, run_dir: Path, through: object, **sections: object) -> pd.DataFrame:
+    config = tiny_config(run_dir, folder, estimator=ESTIMATOR, **sections)
+    job = make_job(config, RunDirectory(run_dir))
+    run = RunDirectory.open(config, job.manifest.fingerprint, resume=False)
+    assert through(job) == Outcome("finished", job.steps)  # type: ignore[operator]
+    return pd.read_parquet(run.metrics)
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """One worker, this process, the whole batch in one forward."""
+    return _train(folder, tmp_path_factory.mktemp("runs") / "reference", run_in_process)
+
+
+def _assert_same(metrics: pd.DataFrame, reference: pd.DataFrame, tolerance: float) -> None:
+    for column in ("loss", "gradient_norm", "validation_nelbo", "learning_rate"):
+        np.testing.assert_allclose(
+            metrics[column], reference[column], rtol=tolerance, err_msg=column
+        )
+
+
+def test_micro_batches_change_nothing(
+    folder: Path, tmp_path: Path, reference: pd.DataFrame
+) -> None:
+    """Sixteen rows in micro-batches of five: the last one is smaller."""
+    metrics = _train(
+        folder, tmp_path / "run", run_in_process, training={"micro_batch_size": 5}
+    )
+    _assert_same(metrics, reference, 1e-4)
+
+
+def test_zero_3_changes_nothing(folder: Path, tmp_path: Path, reference: pd.DataFrame) -> None:
+    metrics = _train(folder, tmp_path / "run", run_in_process, deepspeed={"zero_stage": 3})
+    _assert_same(metrics, reference, 1e-4)
+
+
+def test_another_seed_does(folder: Path, tmp_path: Path, reference: pd.DataFrame) -> None:
+    metrics = _train(folder, tmp_path / "run", run_in_process, seed=1)
+    assert (np.abs(metrics["loss"] / reference["loss"] - 1) > 1e-3).any()
+
+
+@pytest.mark.ray
+def test_ray_train_with_one_worker_gives_the_losses_of_the_plain_process(
+    ray_cluster: None, folder: Path, tmp_path: Path, reference: pd.DataFrame
+) -> None:
+    """The two paths of a sweep's trial."""
+    _assert_same(_train(folder, tmp_path / "run", run_trainer), reference, 1e-6)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    "stage", [2, *(pytest.param(s, marks=pytest.mark.slow) for s in (0, 1, 3))]
+)
+def test_two_workers_give_the_losses_of_one(
+    ray_cluster: None, folder: Path, tmp_path: Path, reference: pd.DataFrame, stage: int
+) -> None:
+    """Ray Train, ZeRO, accumulation: the global batch is the same rows, rates and masks."""
+    metrics = _train(
+        folder,
+        tmp_path / "run",
+        run_trainer,
+        cluster={"workers": 2},
+        deepspeed={"zero_stage": stage},
+        training={"micro_batch_size": 3},
+    )
+    _assert_same(metrics, reference, 1e-4)
