@@ -55,7 +55,9 @@ def read_file(name: str) -> dict[str, Any]:
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigurationError(f"{path}{line}: cannot be read as YAML ({reason})") from error
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{path}: expected keys and values, found a {type(content).__name__}")
+        raise ConfigurationError(
+            f"{path}: expected keys and values, found a {type(content).__name__}"
+        )
     _refuse_unknown(content, Config, (), str(path))
     return {str(key): value for key, value in content.items()}
 
@@ -155,10 +157,15 @@ def known_keys(schema: type[BaseModel] = Config, prefix: str = "") -> list[str]:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean …?`, preferring a known key whose last part matches."""
+    """`; did you mean …?`: a known key of the same last part first, else the most similar."""
     candidates = list(known)
+    last = name.rpartition(".")[2]
+    same = [key for key in candidates if key.rpartition(".")[2] == last]
     by_leaf = {key.rpartition(".")[2]: key for key in reversed(candidates)}
-    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
-    leaf = difflib.get_close_matches(name.rpartition(".")[2], list(by_leaf), n=1, cutoff=0.75)
-    best = close[0] if close else (by_leaf[leaf[0]] if leaf else None)
-    return f"; did you mean {best!r}?" if best else "; see `--dump-config` for the known keys"
+    leaf = difflib.get_close_matches(last, list(by_leaf), n=1, cutoff=0.75)
+    close = (
+        difflib.get_close_matches(name, same, n=1, cutoff=0.0)
+        or difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
+        or [by_leaf[part] for part in leaf]
+    )
+    return f"; did you mean {close[0]!r}?" if close else "; see `--dump-config` for the known keys"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import ray
 from ray import tune
 
-from raymdm.command import import_modules, quiet
+from raymdm.command import quiet
 from raymdm.config import Config
 from raymdm.errors import ClusterError
 from raymdm.sweeps.design import Trial
@@ -160,7 +160,6 @@ class SweepTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """The whole trial."""
         trial = self.pending[self.config["trial"]]
-        import_modules(trial.config.imports)
         return {"state": run_trial(trial, self.path), "done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from raymdm.command import import_modules
 from raymdm.evaluate import evaluate_run
 from raymdm.sweeps.design import Trial
 from raymdm.training import RunDirectory, run_in_process, run_trainer
@@ -25,6 +26,7 @@ def run_trial(trial: Trial, path: Path) -> str:
     run = RunDirectory.open(trial.config, job.manifest.fingerprint, resume=True)
     attempts = run.status().get("attempts", 0) + 1
     run.write_status(arm=trial.arm, seed=trial.seed, attempts=attempts)
+    import_modules(trial.config.imports)
     if run.status().get("state") != "finished":
         run.write_status(state="running", step=0, steps=job.steps)
         outcome = run_in_process(job) if path == "process" else run_trainer(job)

@@ -1,0 +1,57 @@
+"""Prepared rows of random tokens: the length and the vocabulary matter to a benchmark, not the text."""
+
+from pathlib import Path
+
+import numpy as np
+
+from raymdm.data.manifest import FORMAT, Manifest, SplitManifest, write_manifest
+from raymdm.data.schema import row_line
+
+
+def write_random_rows(
+    folder: Path, *, rows: int, length: int, prompt_length: int, vocabulary_size: int
+) -> Path:
+    """A prepared folder of training rows only, each of 7/8 `length` to `length` tokens.
+
+    The three last ids are mask, EOS and padding. There is no tokenizer: nothing is decoded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    mask, eos, pad = range(vocabulary_size - 3, vocabulary_size)
+    lengths = random.integers(length - length // 8, length + 1, rows)
+    with open(folder / "train.jsonl", "wb") as file:
+        for number, tokens in enumerate(lengths):
+            ids = random.integers(0, mask, tokens - 1).tolist()
+            file.write(row_line([*ids, eos], prompt_length, f"row-{number}", None))
+    split = SplitManifest(
+        file="train.jsonl",
+        rows=rows,
+        dropped_too_long=0,
+        duplicates_dropped=0,
+        wrong_by_own_scorer=0,
+        tokens=int(lengths.sum()),
+        median_row=int(np.median(lengths)),
+        longest_row=int(lengths.max()),
+        longest_response=int(lengths.max()) - prompt_length,
+        sha256="",
+    )
+    write_manifest(
+        folder,
+        Manifest(
+            format=FORMAT,
+            fingerprint=f"random rows {rows} {length} {prompt_length} {vocabulary_size}",
+            task={},
+            prepare={},
+            sources={},
+            versions={},
+            template="plain",
+            tokenizer="tokenizer",
+            vocabulary_size=vocabulary_size,
+            mask_token_id=mask,
+            eos_token_id=eos,
+            pad_token_id=pad,
+            max_length=length,
+            splits={"train": split},
+        ),
+    )
+    return folder

@@ -1,0 +1,166 @@
+"""Tokens per second of our worker loop against a bare PyTorch loop, in alternating blocks of steps."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from raymdm.benchmarks.bare_loop import BareLoop, draw_batches
+from raymdm.benchmarks.rows import write_random_rows
+from raymdm.config import Config
+from raymdm.data.stream import read_steps
+from raymdm.errors import RunError
+from raymdm.training import RunDirectory
+from raymdm.training.checkpoint import FolderReporter
+from raymdm.training.engine import process_group_of_one
+from raymdm.training.job import Job, make_job
+from raymdm.training.worker import Worker
+
+# What both loops must agree to, step by step, before their speeds are compared.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Size of the measurement."""
+
+    blocks: int = 10
+    steps: int = 5
+    warm_up: int = 5
+    vocabulary_size: int = 4096
+    length: int = 128
+    prompt_length: int = 32
+
+    @property
+    def total(self) -> int:
+        """Steps of each loop."""
+        return self.warm_up + self.blocks * self.steps
+
+
+@dataclass(frozen=True)
+class TrainingFigures:
+    """What was measured.
+
+    Attributes:
+        parameters: weights of the model.
+        steps: measured steps of each loop.
+        ours: tokens per second of our worker loop, median over the blocks.
+        bare: the same of the bare loop.
+        ratio: ours / bare of neighbouring blocks, median.
+        quartiles: of that ratio.
+        loss_difference: largest relative difference between the two loops' losses.
+    """
+
+    parameters: int
+    steps: int
+    ours: float
+    bare: float
+    ratio: float
+    quartiles: tuple[float, float]
+    loss_difference: float
+
+
+def measure_training(config: Config, folder: Path, plan: Plan) -> TrainingFigures:
+    """Run both loops over the same random rows; one worker, in this process.
+
+    Args:
+        config: model, estimator and training of the run; its data and steps are replaced.
+        folder: an empty folder for rows and run directory.
+        plan: how much.
+
+    Raises:
+        RunError: the loops did not train the same model, so their speeds cannot be compared.
+    """
+    config = _fitted(config, folder, plan)
+    job = make_job(config, RunDirectory(config.run_dir))
+    RunDirectory.open(config, job.manifest.fingerprint, resume=False)
+    with process_group_of_one():
+        worker = Worker(job, FolderReporter(job.run, config.keep))
+        batches = draw_batches(job, worker.estimator, plan.total, worker.device)
+        bare = BareLoop(job, worker.device)
+        tokens = [batch.tokens for batch in batches]
+        losses, seconds = _alternate(plan, _our_step(job, worker), lambda: bare.step(batches[bare.done]))
+    difference = float(np.max(np.abs(losses[0] / losses[1] - 1)))
+    if not difference <= TOLERANCE:
+        raise RunError(
+            f"the two loops' losses differ by up to {difference:.1e} (relative; allowed "
+            f"{TOLERANCE:.0e}), so they do not do the same work and no ratio is given; training in "
+            "bf16 or with overrides of DeepSpeed is not comparable"
+        )
+    per_block = np.array(tokens[plan.warm_up :]).reshape(plan.blocks, plan.steps).sum(1)
+    speeds = per_block / seconds
+    ratios = speeds[0] / speeds[1]
+    low, high = np.quantile(ratios, [0.25, 0.75])
+    return TrainingFigures(
+        parameters=sum(p.numel() for p in bare.parameters),
+        steps=plan.blocks * plan.steps,
+        ours=float(np.median(speeds[0])),
+        bare=float(np.median(speeds[1])),
+        ratio=float(np.median(ratios)),
+        quartiles=(float(low), float(high)),
+        loss_difference=difference,
+    )
+
+
+def _fitted(config: Config, folder: Path, plan: Plan) -> Config:
+    rows = max(512, 2 * config.training.batch_size)
+    data = write_random_rows(
+        folder / "data",
+        rows=rows,
+        length=plan.length,
+        prompt_length=plan.prompt_length,
+        vocabulary_size=plan.vocabulary_size,
+    )
+    return config.model_copy(
+        update={
+            "run_dir": str(folder / "run"),
+            "data": config.data.model_copy(update={"folder": str(data)}),
+            # One step more than is run: the last one would validate.
+            "training": config.training.model_copy(
+                update={"steps": plan.total + 1, "epochs": None, "validate_every": 0}
+            ),
+            "cluster": config.cluster.model_copy(update={"workers": 1}),
+        }
+    )
+
+
+def _our_step(job: Job, worker: Worker) -> Callable[[], float]:
+    """One step of the worker as `run_in_process` runs it, reading its rows included."""
+    rows = read_steps(job.train, job.order, 0, job.steps)
+
+    def step() -> float:
+        problem = worker.step(next(rows))
+        if problem is not None:
+            raise RunError(f"bench: {problem}")
+        assert worker.sink is not None
+        return float(worker.sink.rows[-1]["loss"])
+
+    return step
+
+
+def _alternate(plan: Plan, ours: Callable[[], float], bare: Callable[[], float]) -> Any:
+    """losses[2, total] and seconds[2, blocks] of the two loops.
+
+    Blocks alternate, and so does which loop begins, so that a machine that slows down or is shared
+    slows both.
+    """
+    steps = (ours, bare)
+    losses: list[list[float]] = [[step() for _ in range(plan.warm_up)] for step in steps]
+    seconds = np.empty((2, plan.blocks))
+    for block in range(plan.blocks):
+        for loop in (0, 1) if block % 2 == 0 else (1, 0):
+            _wait_for_device()
+            started = time.perf_counter()
+            losses[loop] += [steps[loop]() for _ in range(plan.steps)]
+            _wait_for_device()
+            seconds[loop, block] = time.perf_counter() - started
+    return np.array(losses), seconds
+
+
+def _wait_for_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

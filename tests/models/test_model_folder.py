@@ -1,0 +1,160 @@
+"""Model folders: what is written can be read here and elsewhere; what does not fit is named."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from raymdm.errors import CheckpointError
+from raymdm.models import ModelShape, build_model, load_model, load_shape, save_model
+
+SHAPE = ModelShape(
+    vocabulary_size=24,
+    hidden_size=16,
+    layers=2,
+    heads=4,
+    key_value_heads=2,
+    intermediate_size=40,
+    mask_token_id=22,
+    eos_token_id=21,
+    pad_token_id=23,
+    rope_theta=5e5,
+    norm_epsilon=1e-6,
+)
+PUBLISHED = Path(__file__).resolve().parents[2].parent / "shared" / "fixtures" / "llada_tiny"
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_model(build_model(SHAPE, 4), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def change_tensors(folder: Path, change: Callable[[Tensors], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def change_config(folder: Path, **values: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_round_trip_loses_nothing(folder: Path):
+    model, again = build_model(SHAPE, 4), load_model(folder)
+    assert again.shape == SHAPE
+    assert load_shape(folder) == SHAPE
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+    ids = torch.arange(9)[None]
+    assert torch.equal(model(ids), again(ids))
+
+
+def test_the_names_written_are_the_published_ones(folder: Path):
+    block = ["attn_norm", "q_proj", "k_proj", "v_proj", "attn_out"]
+    block += ["ff_norm", "ff_proj", "up_proj", "ff_out"]
+    wanted = {f"model.transformer.{name}.weight" for name in ("wte", "ln_f", "ff_out")}
+    wanted |= {f"model.transformer.blocks.{i}.{name}.weight" for i in (0, 1) for name in block}
+    assert set(load_file(folder / "model.safetensors")) == wanted
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="no published folder here")
+def test_a_published_folder_is_written_back_with_the_same_names_and_values(tmp_path: Path):
+    save_model(load_model(PUBLISHED), tmp_path)
+    ours, theirs = (load_file(f / "model.safetensors") for f in (tmp_path, PUBLISHED))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert load_shape(tmp_path) == load_shape(PUBLISHED)
+    published = json.loads((PUBLISHED / "config.json").read_text())
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert {k: v for k, v in written.items() if published.get(k) != v} == {}
+
+
+def test_a_full_state_may_be_given_for_a_sharded_model(tmp_path: Path):
+    state = build_model(SHAPE, 9).state_dict()
+    save_model(build_model(SHAPE, 4), tmp_path, state)
+    assert torch.equal(load_model(tmp_path).head.weight, state["head.weight"])
+
+
+def test_the_type_asked_for_is_the_type_loaded(folder: Path):
+    assert {p.dtype for p in load_model(folder, torch.bfloat16).parameters()} == {torch.bfloat16}
+
+
+def test_weights_in_several_files_are_one_model(folder: Path):
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    for part in (0, 1):
+        save_file(
+            {name: tensors[name] for name in names[part::2]},
+            folder / f"model-0000{part + 1}-of-00002.safetensors",
+        )
+    assert torch.equal(load_model(folder).head.weight, build_model(SHAPE, 4).head.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda t: t.pop("model.transformer.ln_f.weight"),
+            r"missing model\.transformer\.ln_f\.weight",
+        ),
+        (lambda t: t.update(stranger=torch.ones(2)), "extra stranger"),
+        (
+            lambda t: t.update({"model.transformer.wte.weight": torch.ones(3, 16)}),
+            r"model\.transformer\.wte\.weight is \(3, 16\), expected \(24, 16\)",
+        ),
+        (lambda t: t.clear(), "missing .* and 16 more"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(
+    folder: Path, change: Callable[[Tensors], object], reason: str
+):
+    change_tensors(folder, change)
+    with pytest.raises(CheckpointError, match=reason):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model_type", "qwen2"), ("weight_tying", True), ("include_bias", True), ("rope", False)],
+)
+def test_another_architecture_is_named(folder: Path, key: str, value: object):
+    change_config(folder, **{key: value})
+    with pytest.raises(CheckpointError, match=f"config.json: {key} is {value!r}"):
+        load_model(folder)
+
+
+def test_a_missing_key_is_named(folder: Path):
+    config = json.loads((folder / "config.json").read_text())
+    del config["d_model"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="'d_model'"):
+        load_shape(folder)
+
+
+def test_keys_that_published_configurations_leave_out_have_their_published_meaning(folder: Path):
+    change_config(folder, n_kv_heads=None, mlp_hidden_size=None, mlp_ratio=3, embedding_size=None)
+    wanted = replace(SHAPE, key_value_heads=4, intermediate_size=48)
+    assert load_shape(folder) == wanted
+
+
+def test_a_folder_without_weights_or_with_pickled_ones_is_refused(folder: Path):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="pickled weights are not loaded"):
+        load_model(folder)
+
+
+def test_broken_files_are_named(folder: Path):
+    (folder / "model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not a readable"):
+        load_model(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="no readable model configuration"):
+        load_model(folder)
