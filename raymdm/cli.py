@@ -1,4 +1,4 @@
-"""raymdm: the command line. Each verb is a module of its own: `python -m raymdm.VERB` is the same."""
+"""raymdm: the command line. Each verb is a module: `python -m raymdm.VERB` is the same."""
 
 import importlib
 from typing import Annotated, Any

@@ -87,8 +87,8 @@ def evaluate_run(run: RunDirectory, config: Config, *, progress: bool = False) -
     """
     if not run.model.is_dir():
         raise CheckpointError(
-            f"{run.path} has no model/ (state: {run.status().get('state', 'unknown')}); train it to "
-            "the end with `keep` other than metrics"
+            f"{run.path} has no model/ (state: {run.status().get('state', 'unknown')}); train it "
+            "to the end with `keep` other than metrics"
         )
     folder = Path(config.data.folder).absolute()
     manifest = read_manifest(folder)

@@ -1,4 +1,4 @@
-"""A score is decoded at one fixed length, read up to the first EOS, and the same for any batch size."""
+"""A score: decoded at one fixed length, read up to the first EOS, alike for any batch size."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, Con
     config = tiny_config(
         home / "run",
         folder,
-        model={"hidden_size": 32, "layers": 2, "initializer_std": 0.05},
-        training={"steps": 400, "batch_size": 50, "learning_rate": 1e-2},
+        model={"hidden_size": 48, "layers": 2, "heads": 4, "initializer_std": 0.12},
+        training={"steps": 500, "batch_size": 50, "learning_rate": 5e-3},
         evaluation={"decoding": {"response_length": 3}, "nelbo": {"draws": 4}},
     )
     job = make_job(config, RunDirectory(config.run_dir))

@@ -13,7 +13,7 @@ class TaskSection(Section):
     name: str = "reasoning_gym:chain_sum"
     """A registered task, or `reasoning_gym:<name of a task of that package>`."""
     prompt_template: str | None = None
-    """Prompt as a format string over the raw row (and an item's metadata), e.g. `"{question}\\n"`."""
+    """Prompt as a format string over the raw row and its metadata, e.g. `"{question}\\n"`."""
     response_template: str | None = None
     """Response as a format string over the same fields; null takes the task's own."""
     options: dict[str, Any] = {}

@@ -132,7 +132,7 @@ def fingerprint(content: Mapping[str, Any]) -> str:
 def _refuse_unknown(
     content: Mapping[Any, Any], schema: type[BaseModel], path: tuple[str, ...], where: str
 ) -> None:
-    """Walk the given keys beside the schema; free-form mappings (options, arms) are checked later."""
+    """Walk the keys beside the schema; free-form mappings (options, arms) are checked later."""
     for key, value in content.items():
         field = schema.model_fields.get(str(key))
         if field is None:

@@ -18,7 +18,7 @@ from raymdm.config.training import (
 
 
 class Config(Section):
-    """Everything that `raymdm` reads. Defaults here are the product's; files and `--set` override."""
+    """Everything that `raymdm` reads. Defaults here are the product's; files and `--set` win."""
 
     run_dir: str = "runs/run"
     """Folder of the run (a sweep: of all its runs)."""

@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A group of keys. Types are checked without coercion (`"3"` is not `3`; `3` is fine for a float)."""
+    """A group of keys. Types are not coerced: `"3"` is not `3` (but `3` is fine for a float)."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True

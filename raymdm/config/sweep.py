@@ -32,7 +32,9 @@ class AxisSection(Section):
             raise ValueError("an axis has exactly one of choice, uniform, loguniform")
         for low, high in filter(None, (self.uniform, self.loguniform)):
             if low >= high or (self.loguniform and low <= 0):
-                raise ValueError("an axis runs from a low to a higher number (positive for loguniform)")
+                raise ValueError(
+                    "an axis runs from a low to a higher number (positive for loguniform)"
+                )
         if self.choice is not None and not self.choice:
             raise ValueError("choice needs at least one value")
         return self

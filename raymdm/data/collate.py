@@ -33,11 +33,12 @@ def collate(
     """
     longest = max(len(row) for row in input_ids)
     if pad_supervision == "eos":
-        assert max_length is not None and max_length >= longest
+        assert max_length is not None
+        assert max_length >= longest
         longest = max_length
     fill = eos_token_id if pad_supervision == "eos" else pad_token_id
-    ids = np.full((len(input_ids), longest), fill, dtype=np.int64)
-    lengths = np.empty(len(input_ids), dtype=np.int64)
+    ids: np.ndarray = np.full((len(input_ids), longest), fill, dtype=np.int64)
+    lengths: np.ndarray = np.empty(len(input_ids), dtype=np.int64)
     for row, tokens in enumerate(input_ids):
         ids[row, : len(tokens)] = tokens
         lengths[row] = longest if pad_supervision == "eos" else len(tokens)

@@ -42,8 +42,8 @@ def read_items(folder: Path, manifest: Manifest, split: str, limit: int | None) 
     for number, row in enumerate(index.read(range(count))):
         if "reference" not in row:
             raise DataError(
-                f"{index.path}: row {number + 1} has no 'reference' to score against; only test and "
-                "validation rows that `raymdm prepare` wrote have one"
+                f"{index.path}: row {number + 1} has no 'reference' to score against; only test "
+                "and validation rows that `raymdm prepare` wrote have one"
             )
         items.append(
             Item(

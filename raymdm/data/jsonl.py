@@ -40,7 +40,7 @@ class RowIndex:
         with open(self.path, "rb") as file:
             rows = []
             for sample in samples:
-                file.seek(self.offsets[sample])
+                file.seek(int(self.offsets[sample]))
                 rows.append(json.loads(file.readline()))
         return rows
 

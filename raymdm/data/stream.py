@@ -1,10 +1,10 @@
 """Rows of a run in training order: through Ray Data for workers of a cluster, or read directly.
 
-Each streamed block holds one worker's share of a range of steps, so all blocks of a range are equally
-large and Ray Data's splitter hands them out in turn, one to each worker. Every row carries its step and
-slot: a worker checks that it got rows of the step it is at, whatever share of them. Because a step's
-rows are a pure function of (seed, step), resuming means starting the stream at a later step, on any
-number of workers; nothing that was consumed is read again.
+Each streamed block holds one worker's share of a range of steps, so all blocks of a range are
+equally large and Ray Data's splitter hands them out in turn, one to each worker. Every row carries
+its step and slot: a worker checks that it got rows of the step it is at, whatever share of them.
+Because a step's rows are a pure function of (seed, step), resuming means starting the stream at a
+later step, on any number of workers; nothing that was consumed is read again.
 """
 
 from collections.abc import Callable, Iterator

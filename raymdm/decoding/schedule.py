@@ -6,7 +6,8 @@ from raymdm.errors import ConfigurationError
 
 def even_schedule(tokens: int, steps: int) -> list[int]:
     """`tokens` shared over `steps`: tokens // steps each, the remainder one each to the first
-    steps (LLaDA's rule). With more steps than tokens the last steps reveal none."""
+    steps (LLaDA's rule). With more steps than tokens the last steps reveal none.
+    """
     each, rest = divmod(tokens, steps)
     return [each + (step < rest) for step in range(steps)]
 

@@ -2,7 +2,8 @@
 
 Importance sampling of t is optimal for independent rows when f(t) ∝ sqrt(E[l²|t]) (paper,
 section 4.1; the design note "estimators", section 3). A density here is piecewise constant on a
-dense grid, so that its inverse CDF is exact and E[1/f] = 1 to rounding, whatever curve it came from.
+dense grid, so that its inverse CDF is exact and E[1/f] = 1 to rounding, whatever curve it came
+from.
 """
 
 import json
@@ -52,7 +53,7 @@ class TimeDensity:
         return np.interp(t, edges, self._cumulative())
 
     def icdf(self, u: np.ndarray) -> np.ndarray:
-        """t with F(t) = u, exact for the piecewise constant density; u in [0,1]."""
+        """T with F(t) = u, exact for the piecewise constant density; u in [0,1]."""
         edges = np.linspace(0.0, 1.0, len(self.cells) + 1)
         return np.interp(u, self._cumulative(), edges)
 

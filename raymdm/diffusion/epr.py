@@ -95,7 +95,7 @@ def _cross_entropy(
     bump = scale**2 * np.exp(2 * kappa * power)
     square = a * rise + b * fall + bump
     root = np.sqrt(square)
-    total = np.sum(weights * root)
+    total = float(np.sum(weights * root))
     value = -np.sum(target * 0.5 * np.log(square)) + np.log(total)
     slopes = np.stack(
         [

@@ -37,7 +37,7 @@ class Estimator:
     normalize: Literal["sample", "token"] = "sample"
 
     def mask_probability(self, t: np.ndarray) -> np.ndarray:
-        """alpha(t) in [epsilon, 1]; what a position is masked with, and what its CE is divided by."""
+        """alpha(t) in [epsilon, 1]: each position is masked with it, its CE divided by it."""
         return (1.0 - self.epsilon) * t + self.epsilon
 
     def draw_time(self, seed: int, step: int, batch_size: int) -> TimeDraw:
@@ -123,23 +123,22 @@ def make_estimator(
     Raises:
         ConfigurationError: unknown preset or keys, or importance sampling without a density.
     """
-    if isinstance(config, str):
-        config = read_file(f"estimators/{config}")["estimator"]
     if not isinstance(config, EstimatorSection):
-        config = validate({"estimator": dict(config)}).estimator
+        content = read_file(f"estimators/{config}") if isinstance(config, str) else None
+        config = validate(content or {"estimator": config}).estimator
     if config.time.sampler == "importance" and density is None:
         raise ConfigurationError(
             "estimator.time.sampler importance needs a density: fit one with fit_density, "
             "or train, which probes the model for it"
         )
-    time = ImportanceTime(density) if density is not None else UniformTime()
+    time: TimeSampler = UniformTime()
+    if config.time.sampler == "importance" and density is not None:
+        time = ImportanceTime(density)
     masker = (
-        MirrorMasker()
-        if config.masker.kind == "mirror"
-        else IndependentMasker(config.masker.views)
+        MirrorMasker() if config.masker.kind == "mirror" else IndependentMasker(config.masker.views)
     )
     return Estimator(
-        time=time if config.time.sampler == "importance" else UniformTime(),
+        time=time,
         masker=masker,
         epsilon=config.epsilon,
         normalize=config.normalize,

@@ -19,7 +19,8 @@ class Masker(Protocol):
 
     def masks(self, noise: torch.Tensor, mask_probability: torch.Tensor) -> torch.Tensor:
         """bool[views, B, L] from noise[replicas, B, L] in [0,1) and mask_probability[B]; every
-        view masks every position with its mask_probability."""
+        view masks every position with its mask_probability.
+        """
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The negative evidence lower bound (NELBO), in nats: the figure that runs are compared by.
 
-    NELBO(x0) = ∫ E_m[ sum_{i masked} CE_i ] / t dt = E_{k uniform on 1..n} E_{|m| = k}[ (n/k) sum CE ]
+    NELBO(x0) = ∫ E_m[ sum_{i masked} CE_i ] / t dt
+              = E_{k uniform on 1..n} E_{|m| = k}[ (n/k) sum_{i masked} CE_i ]
 
 with eps = 0 and no weight of the training estimator (LLaDA, arXiv 2502.09992, appendix). Short
 responses are summed exactly over all masks; longer ones use frozen random k-subsets, stratified
@@ -69,7 +70,7 @@ def nelbo(
     lengths = rows.response_lengths.cpu().numpy()
     plan = _plan(lengths, rows.samples, exact_up_to, draws)
     positions = [row.nonzero()[:, 0] for row in rows.eligible]
-    values = np.empty(len(plan.row))
+    values: np.ndarray = np.empty(len(plan.row))
     for start in range(0, len(plan.row), batch_size):
         chunk = torch.from_numpy(plan.row[start : start + batch_size]).to(rows.input_ids.device)
         masked = torch.zeros_like(rows.eligible[chunk])
@@ -113,8 +114,9 @@ def _plan(lengths: np.ndarray, samples: list[int], exact_up_to: int, draws: int)
 
 def _variance(row: np.ndarray, weighted: np.ndarray, sampled: np.ndarray, draws: int) -> np.ndarray:
     """Variance of each row's mean over its draws, as if they were independent (stratification
-    makes the true one smaller); infinite for a single draw."""
-    values = weighted * draws
+    makes the true one smaller); infinite for a single draw.
+    """
+    values: np.ndarray = weighted * draws
     count = np.maximum(np.bincount(row, minlength=len(sampled)), 1)
     mean = np.bincount(row, values, minlength=len(sampled)) / count
     squares = np.bincount(row, (values - mean[row]) ** 2, minlength=len(sampled))

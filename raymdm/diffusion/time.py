@@ -17,9 +17,11 @@ class TimeDraw(NamedTuple):
 
 class TimeSampler(Protocol):
     """Maps u[N], the uniforms of the *global* optimiser step, to rates and weights with
-    E[weight · l(t)] = ∫ l(t) dt over [0,1]."""
+    E[weight · l(t)] = ∫ l(t) dt over [0,1].
+    """
 
-    def __call__(self, uniforms: np.ndarray) -> TimeDraw: ...
+    def __call__(self, uniforms: np.ndarray) -> TimeDraw:
+        """t[N] and weight[N]."""
 
 
 @dataclass(frozen=True)

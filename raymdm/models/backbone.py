@@ -123,9 +123,7 @@ class Backbone(nn.Module):
             keys = attention_mask.bool()[:, None, None, :]
         x = self.embedding(input_ids)
         shape = self.shape
-        rotation = rotary(
-            input_ids.shape[1], shape.hidden_size // shape.heads, shape.rope_theta, x
-        )
+        rotation = rotary(input_ids.shape[1], shape.hidden_size // shape.heads, shape.rope_theta, x)
         for block in self.blocks:
             x = block(x, rotation, keys)
         return self.norm(x)
@@ -137,7 +135,8 @@ class Backbone(nn.Module):
         select: Tensor | None = None,
     ) -> Tensor:
         """Logits[B, L, V]; with `select` bool[B, L] only the M selected positions, [M, V] in
-        row-major order (the head is by far the widest layer of a small model)."""
+        row-major order (the head is by far the widest layer of a small model).
+        """
         hidden = self.hidden_states(input_ids, attention_mask)
         return self.head(hidden if select is None else hidden[select])
 

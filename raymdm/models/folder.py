@@ -1,7 +1,7 @@
 """Models as Hugging Face folders: `config.json` and safetensors, in LLaDA's published layout.
 
-The tensor names and configuration keys are those of the released LLaDA checkpoints, so that a folder
-written here loads elsewhere, and theirs load here without running any code from the folder.
+The tensor names and configuration keys are those of the released LLaDA checkpoints, so that a
+folder written here loads elsewhere, and theirs load here without running any code from them.
 """
 
 import json
@@ -74,7 +74,10 @@ def save_model(model: Backbone, folder: Path, state: dict[str, torch.Tensor] | N
     folder.mkdir(parents=True, exist_ok=True)
     weights = model.state_dict() if state is None else state
     save_file(
-        {published_name(name): tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
+        {
+            published_name(name): tensor.detach().cpu().contiguous()
+            for name, tensor in weights.items()
+        },
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
@@ -156,7 +159,9 @@ def load_model(source: str | Path, dtype: torch.dtype = torch.float32) -> Backbo
     ]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CheckpointError(f"{folder}: tensors do not fit config.json: {'; '.join(problems[:5])}{more}")
+        raise CheckpointError(
+            f"{folder}: tensors do not fit config.json: {'; '.join(problems[:5])}{more}"
+        )
     model.load_state_dict({published[name]: tensor for name, tensor in found.items()})
     return model.to(dtype)
 

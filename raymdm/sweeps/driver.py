@@ -1,9 +1,9 @@
 """The Ray Tune driver of a sweep: a plain grid over trials, in reused processes.
 
-Trials with one worker run inside Tune's own trial process, which is kept for the next trial, so that
-imports are paid once; trials with several workers start a `TorchTrainer` from theirs. Both call the
-same worker function. What is done is read from the run directories, so running the same sweep again
-finishes only what is missing.
+Trials with one worker run inside Tune's own trial process, which is kept for the next trial, so
+that imports are paid once; trials with several workers start a `TorchTrainer` from theirs. Both
+call the same worker function. What is done is read from the run directories, so running the same sweep
+again finishes only what is missing.
 """
 
 import os
@@ -121,9 +121,9 @@ def check_fits(config: Config, path: str) -> int:
         fits = min(fits, int(there.get("GPU", 0) / gpus + 1e-9))
     if fits < 1:
         raise ClusterError(
-            f"a trial of {cluster.workers} workers needs {cpus:g} CPUs and {gpus:g} GPUs, the cluster "
-            f"has {there.get('CPU', 0):g} and {there.get('GPU', 0):g}; set a smaller cluster.workers, "
-            "cluster.cpus_per_worker or sweep.cpus_per_trial"
+            f"a trial of {cluster.workers} workers needs {cpus:g} CPUs and {gpus:g} GPUs, the "
+            f"cluster has {there.get('CPU', 0):g} and {there.get('GPU', 0):g}; set a smaller "
+            "cluster.workers, cluster.cpus_per_worker or sweep.cpus_per_trial"
         )
     return min(fits, config.sweep.concurrency or fits)
 
@@ -184,9 +184,7 @@ class Ended(tune.Callback):
         """Tune stores its callbacks; a sweep never restores from there."""
         return {}
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[Any], trial: Any, **info: Any
-    ) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ran to its end."""
         self.report(trial.config["trial"])
 

@@ -39,7 +39,8 @@ def run_trial(trial: Trial, path: Path) -> str:
 
 def trial_state(run: RunDirectory) -> str:
     """`finished` (trained and evaluated), `diverged`, or what is missing: `running`,
-    `interrupted`, `missing`."""
+    `interrupted`, `missing`.
+    """
     state: str = run.status().get("state", "missing")
     if state == "finished" and not run.scores.exists():
         return "interrupted"

@@ -111,7 +111,7 @@ class TrainReporter:
         self.train = train
 
     def latest(self) -> Path | None:
-        """This worker's copy of the newest checkpoint that Ray Train holds."""
+        """Copy of the newest checkpoint that Ray Train holds."""
         checkpoint = self.train.get_checkpoint()
         return None if checkpoint is None else Path(checkpoint.to_directory())
 

@@ -33,8 +33,8 @@ def deepspeed_config(config: Config, micro_batch: int, accumulation: int) -> dic
     taken = [key for key in overrides if key in ours and key != "zero_optimization"]
     if taken or "stage" in overrides.get("zero_optimization", {}):
         raise ConfigurationError(
-            f"deepspeed.overrides sets {', '.join(taken) or 'zero_optimization.stage'}; use raymdm's "
-            "own keys for it (training.*, deepspeed.zero_stage)"
+            f"deepspeed.overrides sets {', '.join(taken) or 'zero_optimization.stage'}; use "
+            "raymdm's own keys for it (training.*, deepspeed.zero_stage)"
         )
     return merge_overlay(ours, overrides)
 

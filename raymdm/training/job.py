@@ -77,9 +77,7 @@ def model_shape(config: Config, manifest: Manifest) -> ModelShape:
         "pad_token_id": manifest.pad_token_id,
     }
     if config.model.init_from is None:
-        return shape_from_config(
-            config.model, vocabulary_size=manifest.vocabulary_size, **ids
-        )
+        return shape_from_config(config.model, vocabulary_size=manifest.vocabulary_size, **ids)
     shape = load_shape(config.model.init_from)
     for name in ("mask_token_id", "eos_token_id"):
         if getattr(shape, name) != ids[name]:
@@ -89,8 +87,8 @@ def model_shape(config: Config, manifest: Manifest) -> ModelShape:
             )
     if shape.vocabulary_size < manifest.vocabulary_size:
         raise CheckpointError(
-            f"model.init_from {config.model.init_from}: {shape.vocabulary_size} embedding rows, but "
-            f"the tokenizer has {manifest.vocabulary_size} tokens"
+            f"model.init_from {config.model.init_from}: {shape.vocabulary_size} embedding rows, "
+            f"but the tokenizer has {manifest.vocabulary_size} tokens"
         )
     return shape
 

@@ -19,11 +19,28 @@ from raymdm.errors import CheckpointError
 # What may change between the sessions of one run without changing its result. The data that was
 # trained on is known by its fingerprint, not by the settings that would prepare it.
 _SECTIONS_NOT_IDENTITY = frozenset(
-    "run_dir keep imports task prepare cluster evaluation sweep compare wandb".split()
+    [
+        "run_dir",
+        "keep",
+        "imports",
+        "task",
+        "prepare",
+        "cluster",
+        "evaluation",
+        "sweep",
+        "compare",
+        "wandb",
+    ]
 )
 _TRAINING_NOT_IDENTITY = frozenset(
-    "checkpoint_every validate_every validation_rows validation_draws micro_batch_size "
-    "threads_per_worker".split()
+    [
+        "checkpoint_every",
+        "validate_every",
+        "validation_rows",
+        "validation_draws",
+        "micro_batch_size",
+        "threads_per_worker",
+    ]
 )
 _PACKAGES = ("raymdm", "ray", "deepspeed", "torch", "transformers", "numpy", "pyarrow")
 
@@ -60,8 +77,8 @@ class RunDirectory:
             run.check_same(config)
             if run.status().get("data", data) != data:
                 raise CheckpointError(
-                    f"{run.path}: the data in {config.data.folder} is not what this run began with; "
-                    "restore it or choose another run_dir"
+                    f"{run.path}: the data in {config.data.folder} is not what this run began "
+                    "with; restore it or choose another run_dir"
                 )
             state = run.status().get("state", "interrupted")
             if not resume:

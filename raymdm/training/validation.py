@@ -12,7 +12,7 @@ from raymdm.training.job import Job
 
 
 class Validation:
-    """This worker's share of the validation rows."""
+    """One worker's share of the validation rows."""
 
     def __init__(self, job: Job, device: torch.device) -> None:
         self.job, self.device = job, device
@@ -35,7 +35,7 @@ class Validation:
         ).to(device)
 
     def nelbo_per_token(self, engine: Any) -> float:
-        """Nats per response token over all validation rows; NaN without any. Every rank calls it."""
+        """Nats per response token over all validation rows, NaN without any; all ranks call it."""
         if self.rows is None:
             return float("nan")
         engine.eval()

@@ -117,9 +117,7 @@ class Worker:
             if start != micro_batches[-1]:
                 self.engine.step()
         row_losses = torch.cat(losses)
-        total, tokens = global_sum(
-            row_losses.sum(), batch.attention_mask.sum(), device=self.device
-        )
+        total, tokens = global_sum(row_losses.sum(), batch.attention_mask.sum(), device=self.device)
         loss = total / denominator
         if not math.isfinite(loss):
             return self._diverged(f"the loss is {loss}", rows.samples[~_finite(row_losses)])
@@ -158,9 +156,7 @@ class Worker:
             max_length=self.job.manifest.max_length,
         )
 
-    def _after_step(
-        self, epoch: int, loss: float, norm: float, rate: float, tokens: float
-    ) -> None:
+    def _after_step(self, epoch: int, loss: float, norm: float, rate: float, tokens: float) -> None:
         training = self.job.config.training
         last = self.done == self.job.steps
         saves = training.checkpoint_every and self.done % training.checkpoint_every == 0
@@ -227,7 +223,7 @@ def _finite(losses: torch.Tensor) -> Any:
 
 
 def pick_device() -> torch.device:
-    """This worker's GPU, or the CPU."""
+    """The worker's own GPU, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -43,9 +43,7 @@ def test_rows_come_back_by_sample_number_in_any_order(tmp_path: Path) -> None:
         ({**GOOD, "input_ids": [5, 6, -1]}, "line 2: token id -1 is outside the vocabulary of 10"),
     ],
 )
-def test_a_broken_row_is_named_by_file_and_line(
-    tmp_path: Path, line: object, message: str
-) -> None:
+def test_a_broken_row_is_named_by_file_and_line(tmp_path: Path, line: object, message: str) -> None:
     path = _write(tmp_path / "train.jsonl", GOOD, line)
     with pytest.raises(DataError, match=message) as caught:
         index_rows(path, 10)

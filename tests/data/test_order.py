@@ -1,7 +1,5 @@
 """Which rows make up a step depends on the seed and the step alone."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from prepared import write_prepared
@@ -34,9 +32,7 @@ def test_shares_of_the_workers_make_up_the_global_batch() -> None:
     for parts in (1, 2, 3, 4):
         shares = [order.share(5, part, parts) for part in range(parts)]
         assert np.array_equal(np.concatenate([slots for slots, _ in shares]), np.arange(12))
-        assert np.array_equal(
-            np.concatenate([samples for _, samples in shares]), order.samples(5)
-        )
+        assert np.array_equal(np.concatenate([samples for _, samples in shares]), order.samples(5))
 
 
 def test_seeds_have_different_orders() -> None:

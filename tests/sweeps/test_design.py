@@ -17,9 +17,7 @@ ARMS = {
 
 
 def _config(**sweep: object) -> Config:
-    return tiny_config(
-        Path("runs/s"), Path("data"), sweep={"arms": ARMS, "seeds": [3, 4], **sweep}
-    )
+    return tiny_config(Path("runs/s"), Path("data"), sweep={"arms": ARMS, "seeds": [3, 4], **sweep})
 
 
 def test_a_grid_of_arms_and_seeds() -> None:

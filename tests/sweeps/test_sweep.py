@@ -1,4 +1,4 @@
-"""A real sweep on a real cluster: divergence is an outcome, a lost process is not, nothing is redone."""
+"""A real sweep: divergence is an outcome, a lost process is not, nothing is done twice."""
 
 import json
 import shutil
@@ -115,7 +115,7 @@ def test_the_same_command_again_runs_only_what_is_missing(swept: tuple[Config, P
 
 
 def test_another_configuration_in_the_same_folder_is_refused(swept: tuple[Config, Path]) -> None:
-    config, home = swept
+    config, _ = swept
     changed = config.model_copy(
         update={"training": config.training.model_copy(update={"learning_rate": 0.5})}
     )
@@ -145,7 +145,10 @@ def test_trials_with_two_workers_go_through_ray_train(
         tmp_path / "runs",
         folder,
         cluster={"workers": 2},
-        sweep={"arms": {"standard": {}, "mirror": {"configs": ["estimators/mirror"]}}, "seeds": [0]},
+        sweep={
+            "arms": {"standard": {}, "mirror": {"configs": ["estimators/mirror"]}},
+            "seeds": [0],
+        },
     )
     sweep(config)
     content = json.loads((tmp_path / "runs" / "sweep.json").read_text())

@@ -47,9 +47,7 @@ def test_micro_batches_change_nothing(
     folder: Path, tmp_path: Path, reference: pd.DataFrame
 ) -> None:
     """Sixteen rows in micro-batches of five: the last one is smaller."""
-    metrics = _train(
-        folder, tmp_path / "run", run_in_process, training={"micro_batch_size": 5}
-    )
+    metrics = _train(folder, tmp_path / "run", run_in_process, training={"micro_batch_size": 5})
     _assert_same(metrics, reference, 1e-4)
 
 

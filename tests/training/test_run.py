@@ -77,9 +77,7 @@ def test_a_run_cut_short_resumes_to_the_same_losses(folder: Path, tmp_path: Path
 
 @pytest.mark.parametrize("keep", ["last", "all", "best"])
 def test_keep_decides_which_checkpoints_stay(folder: Path, tmp_path: Path, keep: str) -> None:
-    job = _start(
-        tiny_config(tmp_path / "run", folder, keep=keep, training={"checkpoint_every": 2})
-    )
+    job = _start(tiny_config(tmp_path / "run", folder, keep=keep, training={"checkpoint_every": 2}))
     run_in_process(job)
     found = sorted(path.name for path in job.run.checkpoints.glob("step-*"))
     if keep == "all":
