@@ -2,8 +2,8 @@
 
 Trials with one worker run inside Tune's own trial process, which is kept for the next trial, so
 that imports are paid once; trials with several workers start a `TorchTrainer` from theirs. Both
-call the same worker function. What is done is read from the run directories, so running the same sweep
-again finishes only what is missing.
+call the same worker function. What is done is read from the run directories, so running the same
+sweep again finishes only what is missing.
 """
 
 import os
