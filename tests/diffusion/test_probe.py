@@ -91,6 +91,14 @@ def test_rates_are_stratified_over_the_whole_interval():
     assert len(np.unique((t * 32) % 1)) == 32
 
 
+def test_every_rate_has_masks_of_its_own():
+    """With masks shared by all rates the number of masked tokens could only grow with the rate."""
+    rows = make_rows([((3,), (1,) * 20)])
+    t, root = probe_loss(certain_model(), MASK, rows, STANDARD, seed=0, rates=64, masks=1)
+    counts = root * STANDARD.mask_probability(t) * 20 / np.log(12)
+    assert (np.diff(counts[8:]) < -0.5).any()
+
+
 def test_the_curve_is_a_function_of_the_seed_and_not_of_the_micro_batches():
     def curve(seed: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         rows = make_rows(PAIRS, [3, 50, 9])
