@@ -34,8 +34,8 @@ def save_engine(engine: Any, folder: Path, progress: dict[str, Any]) -> None:
         write_json(folder / _PROGRESS, progress)
 
 
-def load_engine(engine: Any, folder: Path, world_size: int) -> int:
-    """Load a checkpoint into the engine; the steps it had done.
+def load_engine(engine: Any, folder: Path, world_size: int) -> dict[str, Any]:
+    """Load a checkpoint into the engine; the progress that was saved with it.
 
     Raises:
         CheckpointError: cut short, or written by another number of workers.
@@ -54,7 +54,7 @@ def load_engine(engine: Any, folder: Path, world_size: int) -> int:
     loaded, _ = engine.load_checkpoint(str(folder), tag=_TAG)
     if loaded is None:
         raise CheckpointError(f"{folder}: DeepSpeed found no state in it")
-    return int(progress["step"])
+    return dict(progress)
 
 
 class Reporter(Protocol):
@@ -73,7 +73,6 @@ class FolderReporter:
     def __init__(self, run: RunDirectory, keep: Keep) -> None:
         self.run = run
         self.keep = keep
-        self.best = float("inf")
 
     def latest(self) -> Path | None:
         """Folder of the newest complete checkpoint."""
@@ -91,12 +90,12 @@ class FolderReporter:
         older = [folder for folder in _folders(self.run) if folder != final]
         if self.keep == "best":
             # The newest stays for resuming, the best for use.
-            score = metrics.get("validation_nelbo", float("inf"))
-            if score < self.best:
-                self.best = score
-                write_json(self.run.checkpoints / "best.json", {"folder": final.name, **metrics})
-            best = read_json(self.run.checkpoints / "best.json").get("folder")
-            older = [folder for folder in older if folder.name != best]
+            record = self.run.checkpoints / "best.json"
+            best = read_json(record)
+            if not best or metrics["validation_nelbo"] < best["validation_nelbo"]:
+                best = {"folder": final.name, **metrics}
+                write_json(record, best)
+            older = [folder for folder in older if folder.name != best["folder"]]
         if self.keep != "all":
             for folder in older:
                 shutil.rmtree(folder)

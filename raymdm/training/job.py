@@ -60,6 +60,11 @@ def make_job(config: Config, run: RunDirectory) -> Job:
     held_out = manifest.splits.get("validation")
     if held_out is not None and held_out.rows:
         validation = index_rows(folder / held_out.file, manifest.vocabulary_size)
+    if config.keep == "best" and validation is None:
+        raise DataError(
+            f"keep: best chooses by the held-out NELBO, but {folder} has no validation rows; set "
+            "keep: last, or prepare with a validation_fraction"
+        )
     order = Order(config.seed, len(train), config.training.batch_size)
     steps = total_steps(config.training, order.steps_per_epoch)
     return Job(config, run, folder, manifest, shape, order, steps, train, validation)

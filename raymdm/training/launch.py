@@ -60,6 +60,8 @@ def run_trainer(job: Job) -> Outcome:
     )
     try:
         result = trainer.fit()
+    except SystemExit as error:  # how Ray Train ends a run on Ctrl-C
+        raise KeyboardInterrupt from error
     except Exception as error:
         cause = _worker_error(error)
         if isinstance(cause, RaymdmError):

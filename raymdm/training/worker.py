@@ -73,12 +73,15 @@ class Worker:
             density = shared_density(job, model)
         self.estimator: Estimator = make_estimator(config.estimator, density)
         self.engine: Any = start_engine(model, config, self.micro_batch, self.accumulation)
+        self.done = 0
+        self.last_checkpoint: int | None = None
+        self.best, self.measured = float("inf"), float("nan")
         checkpoint = reporter.latest()
-        self.done = 0 if checkpoint is None else load_engine(self.engine, checkpoint, self.workers)
+        if checkpoint is not None:
+            progress = load_engine(self.engine, checkpoint, self.workers)
+            self.done = self.last_checkpoint = progress["step"]
+            self.best = progress["best"]
         self.validation = Validation(job, self.device)
-        self.best = float("inf")
-        self.measured = float("nan")
-        self.last_checkpoint = self.done if checkpoint is not None else None
         self.sink = MetricsSink(job.run, config, job.steps, self.done) if self.first else None
         self._clock = time.monotonic()
 
@@ -186,7 +189,7 @@ class Worker:
         self.measured = measured
 
     def _checkpoint(self, metrics: dict[str, float]) -> None:
-        progress = {"step": self.done, "workers": self.workers}
+        progress = {"step": self.done, "workers": self.workers, "best": self.best}
         self.reporter.save(
             self.done, metrics, lambda folder: save_engine(self.engine, folder, progress)
         )

@@ -11,7 +11,7 @@ from prepared import tiny_config, write_prepared
 
 from raymdm.config import Config
 from raymdm.data.stream import StepRows, read_steps
-from raymdm.errors import CheckpointError
+from raymdm.errors import CheckpointError, DataError
 from raymdm.models import load_model
 from raymdm.training import RunDirectory, run_in_process, train_worker
 from raymdm.training.checkpoint import FolderReporter, latest_checkpoint
@@ -184,3 +184,26 @@ def test_deepspeed_overrides_merge_but_do_not_contradict() -> None:
         config = tiny_config(Path("r"), Path("d"), deepspeed={"overrides": bad})
         with pytest.raises(ConfigurationError, match="use raymdm's own keys"):
             deepspeed_config(config, 4, 1)
+
+
+@pytest.mark.slow
+def test_wandb_offline_keeps_the_run_on_disk(folder: Path, tmp_path: Path) -> None:
+    job = _start(tiny_config(tmp_path / "run", folder, wandb={"mode": "offline"}))
+    run_in_process(job)
+    assert list(job.run.path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_keep_best_needs_something_to_choose_by(tmp_path: Path) -> None:
+    folder = write_prepared(tmp_path / "data", {"train": 80, "validation": 0, "test": 10})
+    with pytest.raises(DataError, match="has no validation rows"):
+        _start(tiny_config(tmp_path / "run", folder, keep="best"))
+
+
+def test_the_best_of_a_run_is_remembered_over_a_resume(folder: Path, tmp_path: Path) -> None:
+    """A later, worse score after the resume must not take the place of the best model."""
+    config = tiny_config(tmp_path / "run", folder, keep="best", training={"checkpoint_every": 2})
+    job = _start(config)
+    run_in_process(job)
+    progress = json.loads((latest_checkpoint(job.run) / "progress.json").read_text())
+    measured = pd.read_parquet(job.run.metrics)["validation_nelbo"]
+    assert progress["best"] == pytest.approx(measured.min())
