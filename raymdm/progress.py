@@ -34,10 +34,10 @@ def _watch(run: RunDirectory, stop: threading.Event) -> None:
         shown = time.monotonic()
         last = None
         while not stop.wait(0.5):
-            status = run.status()
-            if time.monotonic() - shown > _LINE_SECONDS and status.get("step") != last:
-                shown, last = time.monotonic(), status.get("step")
-                print(status_line(status), file=sys.stderr, flush=True)
+            line = status_line(run.status())
+            if time.monotonic() - shown > _LINE_SECONDS and line != last:
+                shown, last = time.monotonic(), line
+                print(line, file=sys.stderr, flush=True)
         return
     with Progress(BarColumn(), TextColumn("{task.description}"), console=console) as bar:
         task = bar.add_task("starting workers …", total=None)
@@ -47,11 +47,12 @@ def _watch(run: RunDirectory, stop: threading.Event) -> None:
 
 
 def _update(bar: Progress, task: Any, status: dict[str, Any]) -> None:
-    if status.get("loss") is not None:
+    if status.get("steps"):
+        started = status.get("loss") is not None
         bar.update(
             task,
-            total=status["steps"],
-            completed=status["step"],
+            total=status["steps"] if started else None,
+            completed=status.get("step", 0),
             description=status_line(status),
         )
 
@@ -61,6 +62,8 @@ def status_line(status: dict[str, Any]) -> str:
     parts = [f"step {status.get('step', 0)}/{status.get('steps', '?')}"]
     if status.get("loss") is not None:
         parts.append(f"loss {status['loss']:.4f}")
+    elif status.get("message"):
+        parts.append(status["message"])
     if status.get("tokens_per_second") is not None:
         parts.append(f"{status['tokens_per_second']:,.0f} tokens/s")
     if status.get("seconds_left") is not None:

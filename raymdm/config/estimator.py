@@ -17,11 +17,11 @@ class TimeSection(Section):
 class ProbeSection(Section):
     """Forwards of the starting model that measure sqrt(E[l²|t]) for the density."""
 
-    rates: int = Field(default=64, ge=8)
+    rates: int = Field(default=32, ge=8)
     """Mask rates, one in each of this many equal strata of (0,1)."""
     rows: int = Field(default=32, ge=1)
     """Training rows probed at every rate."""
-    masks: int = Field(default=4, ge=1)
+    masks: int = Field(default=2, ge=1)
     """Masks drawn for every row and rate."""
     batch_size: int = Field(default=64, ge=1)
     """Rows of one probe forward; fixed, so that the result does not depend on the cluster."""

@@ -25,6 +25,8 @@ def probe_loss(
     rates: int = 64,
     masks: int = 4,
     batch_size: int = 64,
+    part: int = 0,
+    parts: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The probe curve: t[T] and sqrt(E[l²|t])[T], float64.
 
@@ -37,28 +39,34 @@ def probe_loss(
         rates: T, one rate in each of T equal strata of (0,1).
         masks: M masks per row and rate.
         batch_size: rows of one forward, views not counted.
+        part: with `parts` > 1, only every `parts`-th rate from this one on is measured, the others
+            stay NaN: workers share the rates, and each rate is measured as it would be by one.
     """
     offsets = generator(seed, "probe", 0).random(rates)
     t = (np.arange(rates) + offsets) / rates
     replicas = estimator.masker.replicas
     length = rows.input_ids.shape[1]
-    second_moment = np.empty(rates)
-    for index, rate in enumerate(t):
+    second_moment = np.full(rates, np.nan)
+    for index, rate in list(enumerate(t))[part::parts]:
         noise = mask_noise(seed, index + 1, rows.samples, length, masks * replicas, "probe")
         values = []
         for draw in range(masks):
             plane = noise[draw * replicas : (draw + 1) * replicas]
             for start in range(0, len(rows), batch_size):
-                part = rows.slice(start, start + batch_size)
+                chunk = rows.slice(start, start + batch_size)
                 losses = estimator.row_losses(
                     model,
                     mask_token_id,
-                    part,
-                    np.full(len(part), rate),
-                    plane[:, start : start + batch_size, : part.input_ids.shape[1]],
+                    chunk,
+                    np.full(len(chunk), rate),
+                    plane[:, start : start + batch_size, : chunk.input_ids.shape[1]],
                 )
                 values.append(losses.double().cpu().numpy())
         second_moment[index] = np.mean(np.concatenate(values) ** 2)
-    # A rate at which no mask hit any token has no measured loss; the curve needs a positive value.
-    floor = second_moment[second_moment > 0].min(initial=np.inf)
-    return t, np.sqrt(np.maximum(second_moment, floor))
+    return t, np.sqrt(second_moment)
+
+
+def positive(moments: np.ndarray) -> np.ndarray:
+    """The curve with zeros (rates at which no mask hit any token) at its least positive value,
+    which is what a fit needs."""
+    return np.maximum(moments, moments[moments > 0].min(initial=np.inf))

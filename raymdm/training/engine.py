@@ -59,7 +59,15 @@ def start_engine(model: nn.Module, config: Config, micro_batch: int, accumulatio
         config=deepspeed_config(config, micro_batch, accumulation),
         dist_init_required=True,
     )
+    if is_unsharded(engine) and torch.distributed.get_world_size() == 1:
+        # With nobody to share them, DeepSpeed would copy all gradients into a buffer and back.
+        engine.enable_backward_allreduce = False
     return engine
+
+
+def is_unsharded(engine: Any) -> bool:
+    """Whether the optimiser is torch's own: in fp32 without ZeRO."""
+    return isinstance(engine.optimizer, torch.optim.Optimizer)
 
 
 def import_deepspeed() -> Any:
@@ -96,10 +104,10 @@ def process_group_of_one() -> Iterator[None]:
 
 def step_engine(engine: Any) -> float:
     """Update the weights from the gradients of all workers; the norm before clipping."""
-    # Without ZeRO in fp32 the optimiser is torch's own and nobody keeps the norm.
-    unsharded = isinstance(engine.optimizer, torch.optim.Optimizer)
-    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients)) if unsharded else None
+    norm = None
+    if is_unsharded(engine):  # nobody else keeps the norm
+        gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
     engine.step()
     return float(engine.get_global_grad_norm()) if norm is None else norm
 

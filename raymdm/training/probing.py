@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch.distributed
 
 from raymdm.data.collate import collate
 from raymdm.diffusion import TimeDensity, fit_density
 from raymdm.diffusion.estimator import Estimator, make_estimator
 from raymdm.diffusion.noise import generator
-from raymdm.diffusion.probe import probe_loss
+from raymdm.diffusion.probe import positive, probe_loss
 from raymdm.errors import CheckpointError
 from raymdm.models import Backbone
 from raymdm.training.job import Job
@@ -20,32 +21,45 @@ def shared_density(job: Job, model: Backbone) -> TimeDensity:
     `density.json` of the run directory is read if it is there (a resumed run never refits), else it
     is written from the configured file or from a probe of the starting model.
     """
-    box: list[TimeDensity | None] = [None]
-    if torch.distributed.get_rank() == 0:
-        box[0] = _density(job, model)
-    if torch.distributed.get_world_size() > 1:
-        torch.distributed.broadcast_object_list(box, src=0)
-    assert box[0] is not None
-    return box[0]
-
-
-def _density(job: Job, model: Backbone) -> TimeDensity:
-    given = job.config.estimator.density.file
-    source = job.run.density if job.run.density.exists() else given and Path(given)
-    if source:
-        try:
-            density = TimeDensity.load(source)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"density file {source}: {error}") from error
-    else:
-        density = fit_run_density(job, model)
-    if not job.run.density.exists():
+    first = torch.distributed.get_rank() == 0
+    density = _shared(_stored(job) if first else None)
+    if density is None:
+        t, moments = _probe(job, model)
+        section = job.config.estimator.density
+        assert section.kind == "epr"
+        if first:
+            density = fit_density(
+                t, moments, starts=section.fit_starts, mixing=section.mixing, seed=job.config.seed
+            )
+        density = _shared(density)
+    assert density is not None
+    if first and not job.run.density.exists():
         density.save(job.run.density)
     return density
 
 
-def fit_run_density(job: Job, model: Backbone) -> TimeDensity:
-    """Probe the model with the run's own masker on training rows, and fit."""
+def _shared(density: TimeDensity | None) -> TimeDensity | None:
+    """Rank 0's value on every rank."""
+    box = [density]
+    if torch.distributed.get_world_size() > 1:
+        torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def _stored(job: Job) -> TimeDensity | None:
+    given = job.config.estimator.density.file
+    source = job.run.density if job.run.density.exists() else given and Path(given)
+    if not source:
+        return None
+    try:
+        return TimeDensity.load(source)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"density file {source}: {error}") from error
+
+
+def _probe(job: Job, model: Backbone) -> tuple[np.ndarray, np.ndarray]:
+    """The probe curve, measured with the run's own masker on training rows by all workers."""
+    workers = torch.distributed.get_world_size()
     section = job.config.estimator.density
     probe = section.probe
     uniform = job.config.estimator.model_copy(
@@ -72,8 +86,11 @@ def fit_run_density(job: Job, model: Backbone) -> TimeDensity:
         rates=probe.rates,
         masks=probe.masks,
         batch_size=probe.batch_size,
+        part=torch.distributed.get_rank(),
+        parts=workers,
     )
-    assert section.kind == "epr"
-    return fit_density(
-        t, moments, starts=section.fit_starts, mixing=section.mixing, seed=job.config.seed
-    )
+    if workers > 1:
+        measured: list[np.ndarray] = [moments] * workers
+        torch.distributed.all_gather_object(measured, moments)
+        moments = np.nansum(measured, axis=0)
+    return t, positive(moments)

@@ -70,6 +70,8 @@ class Worker:
         model = initial_model(config, job.shape).to(self.device)
         density: TimeDensity | None = None
         if config.estimator.time.sampler == "importance":
+            if self.first:
+                job.run.write_status(message="probing the starting model for its density of t")
             density = shared_density(job, model)
         self.estimator: Estimator = make_estimator(config.estimator, density)
         self.engine: Any = start_engine(model, config, self.micro_batch, self.accumulation)
