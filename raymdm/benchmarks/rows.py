@@ -1,4 +1,4 @@
-"""Prepared rows of random tokens: the length and the vocabulary matter to a benchmark, not the text."""
+"""Prepared rows of random tokens: a benchmark needs their length and vocabulary, not their text."""
 
 from pathlib import Path
 

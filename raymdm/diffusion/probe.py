@@ -39,8 +39,8 @@ def probe_loss(
         rates: T, one rate in each of T equal strata of (0,1).
         masks: M masks per row and rate.
         batch_size: rows of one forward, views not counted.
-        part: with `parts` > 1, only every `parts`-th rate from this one on is measured, the others
-            stay NaN: workers share the rates, and each rate is measured as it would be by one.
+        part: which share of the rates to measure; the others stay NaN.
+        parts: shares: workers divide the rates, and each rate comes out as it would for one.
     """
     offsets = generator(seed, "probe", 0).random(rates)
     t = (np.arange(rates) + offsets) / rates
@@ -67,6 +67,7 @@ def probe_loss(
 
 
 def positive(moments: np.ndarray) -> np.ndarray:
-    """The curve with zeros (rates at which no mask hit any token) at its least positive value,
-    which is what a fit needs."""
+    """The curve with zeros (rates at which no mask hit any token) at its least positive value, which
+    is what a fit needs.
+    """
     return np.maximum(moments, moments[moments > 0].min(initial=np.inf))
