@@ -22,7 +22,8 @@ def start_ray(
     Args:
         address: `auto` joins the cluster that RAY_ADDRESS names (Ray sets it in a submitted job),
             else starts a local one; `local` always starts one; anything else is an address.
-        cpus: CPUs of a cluster that is started here; None takes the machine's.
+        cpus: CPUs of a cluster that is started here; None takes the machine's, but at least two:
+            one core shared by a worker and the reading of its data is slow, not impossible.
         verbose: Show Ray's own logs and those of its workers.
 
     Raises:
@@ -35,12 +36,13 @@ def start_ray(
         # A plain ray.init() would join whatever was left running on this machine.
         address = os.environ.get("RAY_ADDRESS") or "local"
     level = logging.INFO if verbose else logging.ERROR
-    started = {"num_cpus": cpus} if address == "local" else {}
+    logical = cpus or max(2, os.cpu_count() or 1)
+    started = {"num_cpus": logical} if address == "local" else {}
     try:
         _check_reachable(address)
         # The dashboard stays on where one is started: Ray Train's clean-up needs it.
         ray.init(address, log_to_driver=verbose, logging_level=level, **started)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises bare ones too
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ClusterError(
             f"cluster.address: Ray at {address!r} cannot be reached ({reason}); start it, or use "
@@ -50,6 +52,40 @@ def start_ray(
         yield
     finally:
         ray.shutdown()
+
+
+def worker_slots(cpus: float, gpus: float) -> int:
+    """How many workers of this size the cluster holds, counted node by node."""
+    slots = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = node["Resources"]
+            fits = there.get("CPU", 0) / cpus
+            slots += int(min(fits, there.get("GPU", 0) / gpus if gpus else fits) + 1e-9)
+    return slots
+
+
+def check_cluster(workers: int, cpus: float, gpus: float, more_cpus: float, advice: str) -> None:
+    """Refuse what the cluster can never hold, instead of waiting for it for ever.
+
+    Args:
+        workers: how many.
+        cpus: of each worker.
+        gpus: of each worker.
+        more_cpus: needed beside the workers, on any node.
+        advice: which keys to change.
+
+    Raises:
+        ClusterError: names what is asked for and what is there.
+    """
+    there = ray.cluster_resources()
+    needed = workers * cpus + more_cpus
+    if worker_slots(cpus, gpus) < workers or needed > there.get("CPU", 0):
+        raise ClusterError(
+            f"{workers} workers of {cpus:g} CPUs and {gpus:g} GPUs, and {more_cpus:g} CPUs beside "
+            f"them, do not fit the cluster: it has {there.get('CPU', 0):g} CPUs and "
+            f"{there.get('GPU', 0):g} GPUs on {len(ray.nodes())} nodes; {advice}"
+        )
 
 
 def _check_reachable(address: str) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from raymdm.config import Config, dump_yaml, merge_overlay, read_config
 from raymdm.config.loading import validate
+from raymdm.config.paths import with_absolute_paths
 from raymdm.errors import ConfigurationError, RaymdmError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -61,7 +62,7 @@ def settings(
         typer.echo(dump_yaml(config), nl=False)
         raise typer.Exit
     import_modules(config.imports)
-    return config
+    return with_absolute_paths(config)
 
 
 def import_modules(names: list[str]) -> None:
@@ -108,7 +109,6 @@ def quiet(verbose: bool) -> None:
         "DS_LOG_LEVEL": "error",
         "TRANSFORMERS_VERBOSITY": "error",
         "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }.items():
         os.environ.setdefault(name, value)
 

@@ -34,14 +34,14 @@ from raymdm.data.collate import collate
 from raymdm.data.evaluation import Item, read_items
 from raymdm.data.manifest import Manifest, read_manifest
 from raymdm.data.tokenizer import load_tokenizer
-from raymdm.decoding import generate
+from raymdm.decoding import block_schedules, generate
 from raymdm.diffusion import nelbo
-from raymdm.errors import CheckpointError
+from raymdm.errors import CheckpointError, RunError
 from raymdm.models import Backbone, load_model
-from raymdm.tasks import get_task
+from raymdm.tasks import TaskSpec, get_task
 from raymdm.training import RunDirectory
 from raymdm.training.job import initial_model, model_shape
-from raymdm.training.run_directory import write_json
+from raymdm.training.run_directory import read_json, write_json
 from raymdm.training.worker import pick_device
 
 
@@ -90,8 +90,9 @@ def evaluate_run(run: RunDirectory, config: Config, *, progress: bool = False) -
             f"{run.path} has no model/ (state: {run.status().get('state', 'unknown')}); train it "
             "to the end with `keep` other than metrics"
         )
-    folder = Path(config.data.folder).absolute()
+    folder = Path(config.data.folder)
     manifest = read_manifest(folder)
+    run.check_data(config, manifest.fingerprint)
     split = config.evaluation.split
     config = fixed_decoding(config, manifest)
     items = read_items(folder, manifest, split, config.evaluation.limit)
@@ -105,9 +106,23 @@ def evaluate_run(run: RunDirectory, config: Config, *, progress: bool = False) -
         start = initial_model(config, model_shape(config, manifest))
         before = evaluate_model(start, items, config, manifest, folder, progress).summary
     table.to_parquet(run.items, index=False)
-    scores = {"step0": before, "final": {**final.summary, "step": status.get("step")}}
+    step = read_json(run.model / "training_step.json").get("step")
+    scores = {"step0": before, "final": {**final.summary, "step": step}}
     write_json(run.scores, scores)
     return scores
+
+
+def check_evaluation(config: Config) -> None:
+    """Everything a later evaluation needs, before hours of training.
+
+    Raises:
+        UserError: an unknown task, a split without rows to score, decoding that cannot work.
+    """
+    folder = Path(config.data.folder)
+    manifest = read_manifest(folder)
+    get_task(TaskSection.model_validate(manifest.task))
+    block_schedules(fixed_decoding(config, manifest).evaluation.decoding)
+    read_items(folder, manifest, config.evaluation.split, 1)
 
 
 def evaluate_model(
@@ -120,10 +135,11 @@ def evaluate_model(
 ) -> Evaluation:
     """Decode and score every item with these weights."""
     started = time.monotonic()
-    model = model.to(pick_device()).eval()
+    model = model.to(pick_device(config)).eval()
     # The task as it was when the rows were made: one template for training and evaluation.
     task = get_task(TaskSection.model_validate(manifest.task))
-    tokenizer = load_tokenizer(folder / manifest.tokenizer)
+    trust = bool(manifest.prepare.get("trust_remote_code", False))
+    tokenizer = load_tokenizer(folder / manifest.tokenizer, trust)
     section = config.evaluation
     records: list[dict[str, Any]] = []
     starts = range(0, len(items), section.batch_size)
@@ -143,13 +159,14 @@ def evaluate_model(
             rows,
             exact_up_to=section.nelbo.exact_up_to,
             draws=section.nelbo.draws,
+            batch_size=section.batch_size,
         )
         for index, item in enumerate(batch):
             text = decode_response(tokenizer, responses[index], manifest.eos_token_id)
             records.append(
                 {
                     "item": item.id,
-                    "correct": float(task.score(text, item.reference)),
+                    "correct": score_item(task, text, item),
                     "nll": bound.per_row[index],
                     "nll_variance": bound.variance[index],
                     "tokens": int(bound.tokens[index]),
@@ -159,6 +176,17 @@ def evaluate_model(
             )
     table = pd.DataFrame(records)
     return Evaluation(_summary(table, config, task.name, time.monotonic() - started), table)
+
+
+def score_item(task: TaskSpec, text: str, item: Item) -> float:
+    """1.0 for a right response, 0.0 for a wrong one. Raises RunError where the scorer fails."""
+    try:
+        return float(task.score(text, item.reference))
+    except Exception as error:
+        raise RunError(
+            f"task {task.name}: its scorer failed on item {item.id} ({type(error).__name__}: "
+            f"{error}); the response was {text!r}"
+        ) from error
 
 
 def fixed_decoding(config: Config, manifest: Manifest) -> Config:

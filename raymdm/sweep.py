@@ -27,9 +27,11 @@ from raymdm.command import (
 )
 from raymdm.compare import compare_sweep
 from raymdm.config import Config
+from raymdm.data.manifest import read_manifest
 from raymdm.errors import CheckpointError, RunError
+from raymdm.evaluate import check_evaluation
 from raymdm.sweeps import Trial, make_design, run_sweep
-from raymdm.sweeps.driver import check_fits, choose_path
+from raymdm.sweeps.driver import check_fits, check_question, choose_path
 from raymdm.sweeps.trial import trial_state
 from raymdm.training import RunDirectory
 from raymdm.training.job import make_job
@@ -96,13 +98,18 @@ def check_trials(config: Config, trials: list[Trial]) -> None:
     folder = Path(config.run_dir).absolute()
     if folder.exists() and any(folder.iterdir()) and not read_json(folder / "sweep.json"):
         raise CheckpointError(f"{folder} is not empty and is no sweep; choose another run_dir")
+    check_question(config, folder)
+    checked = set()
     for trial in trials:
         run = RunDirectory(trial.config.run_dir)
         if run.config.exists():
             run.check_same(trial.config)
-    for arm in config.sweep.arms:
-        trial = next(trial for trial in trials if trial.arm == arm)
-        make_job(trial.config, RunDirectory(trial.config.run_dir))
+            run.check_data(trial.config, read_manifest(trial.config.data.folder).fingerprint)
+        kind = (trial.arm, str(trial.settings))
+        if kind not in checked:
+            make_job(trial.config, run)
+            checked.add(kind)
+    check_evaluation(trials[0].config)
 
 
 def _ended(trial: Trial) -> bool:
@@ -139,7 +146,9 @@ class _progress:
         self.bar.update(self.task, completed=self.done)
         final = read_json(run.scores).get("final")
         outcome = trial_state(run)
-        if final:
+        if outcome in ("failed", "diverged"):
+            outcome = f"{outcome}: {run.status().get('message')}"
+        elif final:
             outcome = f"accuracy {final['accuracy']:.1%}, NELBO {final['nelbo_per_token']:.4f}"
         seconds = time.monotonic() - self.started
         self.console.print(

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from raymdm.cluster import start_ray
+from raymdm.cluster import check_cluster, start_ray
 from raymdm.command import (
     ConfigFiles,
     DumpConfig,
@@ -24,10 +24,11 @@ from raymdm.command import (
     settings,
 )
 from raymdm.config import Config
-from raymdm.errors import ClusterError, DivergedError
+from raymdm.errors import DivergedError
 from raymdm.progress import follow, status_line
 from raymdm.training import RunDirectory, run_trainer
 from raymdm.training.job import Job, Outcome, make_job
+from raymdm.training.launch import READING_CPUS
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in run_dir from its last checkpoint.")
@@ -65,17 +66,27 @@ def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Out
     """
     job = make_job(config, RunDirectory(config.run_dir))
     with start_ray(config.cluster.address, verbose=verbose):
-        check_cluster(config)
+        cluster = config.cluster
+        check_cluster(
+            cluster.workers,
+            cluster.cpus_per_worker,
+            cluster.gpus_per_worker,
+            READING_CPUS,
+            "set a smaller cluster.workers or cluster.cpus_per_worker, or join a larger cluster",
+        )
         run = RunDirectory.open(config, job.manifest.fingerprint, resume)
-        if run.status().get("state") == "finished":
-            typer.echo(f"{run.path} is finished (step {run.status()['step']}); nothing to do")
-            return Outcome("finished", run.status()["step"])
+        status = run.status()
+        if status.get("state") == "finished":
+            typer.echo(f"{run.path} is finished (step {status['step']}); nothing to do")
+            return Outcome("finished", status["step"])
+        if status.get("state") == "diverged":
+            raise DivergedError(f"{run.path}: diverged at {status['message']}")
         return _train(job, run)
 
 
 def _train(job: Job, run: RunDirectory) -> Outcome:
     _announce(job)
-    run.write_status(state="running", step=0, steps=job.steps, message=None)
+    run.begin(job.steps)
     started = time.monotonic()
     try:
         with follow(run):
@@ -101,27 +112,6 @@ def _announce(job: Job) -> None:
         f"{training.precision}; run directory {job.run.path}",
         err=True,
     )
-
-
-def check_cluster(config: Config) -> None:
-    """Refuse what the cluster can never hold, instead of waiting for it for ever.
-
-    Raises:
-        ClusterError: names what is there and what is asked for.
-    """
-    import ray
-
-    cluster = config.cluster
-    there = ray.cluster_resources()
-    # Ray Data reads with at least one CPU of its own.
-    cpus = cluster.workers * cluster.cpus_per_worker + 1
-    gpus = cluster.workers * cluster.gpus_per_worker
-    if cpus > there.get("CPU", 0) or gpus > there.get("GPU", 0):
-        raise ClusterError(
-            f"{cluster.workers} workers need {cpus:g} CPUs (one of them for reading data) and "
-            f"{gpus:g} GPUs, the cluster has {there.get('CPU', 0):g} and {there.get('GPU', 0):g}; "
-            "set a smaller cluster.workers or cluster.cpus_per_worker, or join a larger cluster"
-        )
 
 
 if __name__ == "__main__":

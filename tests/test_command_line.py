@@ -114,8 +114,8 @@ def test_more_workers_than_the_cluster_has_are_refused_at_once(
 ) -> None:
     done = RUN.invoke(app, _train(folder, tmp_path / "run", "--set", "cluster.workers=8"))
     assert done.exit_code == 2
-    assert "8 workers need 5 CPUs" in done.output
-    assert "the cluster has 2" in done.output
+    assert "8 workers of 0.5 CPUs and 0 GPUs" in done.output
+    assert "it has 2 CPUs" in done.output
     assert not (tmp_path / "run").exists()
 
 

@@ -78,7 +78,7 @@ def measure_training(config: Config, folder: Path, plan: Plan) -> TrainingFigure
     config = _fitted(config, folder, plan)
     job = make_job(config, RunDirectory(config.run_dir))
     RunDirectory.open(config, job.manifest.fingerprint, resume=False)
-    with process_group_of_one():
+    with process_group_of_one(gpu=config.cluster.gpus_per_worker > 0):
         worker = Worker(job, FolderReporter(job.run, config.keep))
         batches = draw_batches(job, worker.estimator, plan.total, worker.device)
         bare = BareLoop(job, worker.device)

@@ -45,10 +45,13 @@ def find_config(name: str) -> Path:
 
 
 def read_file(name: str) -> dict[str, Any]:
-    """One YAML file as a plain mapping. Raises ConfigurationError with file and line."""
+    """One YAML file as a plain mapping. Raises ConfigurationError with file and line.
+
+    Interpolations stay as text: a resolved `${oc.env:…}` would put a secret into `config.yaml`.
+    """
     path = find_config(name)
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -72,7 +75,7 @@ def read_config(files: Sequence[str] = (), overrides: Sequence[str] = ()) -> dic
         if not separator or not key:
             raise ConfigurationError(f"--set {text!r}: expected key=value, e.g. training.steps=100")
         try:
-            overlay = OmegaConf.to_container(OmegaConf.from_dotlist([text]), resolve=True)
+            overlay = OmegaConf.to_container(OmegaConf.from_dotlist([text]), resolve=False)
         except (yaml.YAMLError, OmegaConfBaseException) as error:
             raise ConfigurationError(f"--set {text!r}: the value is not valid YAML") from error
         assert isinstance(overlay, dict)

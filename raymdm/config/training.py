@@ -59,8 +59,8 @@ class ClusterSection(Section):
     """Data-parallel workers of Ray Train."""
     cpus_per_worker: float = Field(default=0.5, gt=0)
     """Logical CPUs a worker reserves; leave some for Ray Data's own tasks."""
-    gpus_per_worker: float = Field(default=0.0, ge=0)
-    """GPUs a worker reserves; 0 trains on the CPU."""
+    gpus_per_worker: int = Field(default=0, ge=0, le=1)
+    """1 gives every worker a GPU of its own; 0 trains on the CPU, whatever there is."""
     address: str = "auto"
     """`auto` joins the running cluster that RAY_ADDRESS or a job names, else starts a local one;
     `local` always starts its own; else an address."""

@@ -21,6 +21,8 @@ from raymdm.data.jsonl import RowIndex
 from raymdm.data.order import Order
 from raymdm.errors import RunError
 
+_BLOCK_TOKENS = 8 * 2**20  # 32 MiB
+
 
 @dataclass(frozen=True)
 class StepRows:
@@ -109,6 +111,8 @@ class _StepsSource(Datasource):
         self, index: RowIndex, order: Order, start: int, stop: int, workers: int, block_rows: int
     ) -> None:
         super().__init__()
+        # Ray Data would split a block beyond its target size, and hand out uneven parts.
+        block_rows = min(block_rows, max(1, _BLOCK_TOKENS // int(index.lengths.max())))
         steps = max(1, block_rows * workers // order.batch_size)
         self.order = order
         self.workers = workers
@@ -164,7 +168,7 @@ def _table(rows: StepRows) -> pa.Table:
             "step": pa.array([rows.step] * len(rows.slots), pa.int64()),
             "slot": pa.array(rows.slots, pa.int64()),
             "sample": pa.array(rows.samples, pa.int64()),
-            "input_ids": pa.array(rows.input_ids, pa.list_(pa.int64())),
+            "input_ids": pa.array([row.astype(np.int32) for row in rows.input_ids]),
             "prompt_length": pa.array(rows.prompt_lengths, pa.int64()),
         }
     )

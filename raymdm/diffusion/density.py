@@ -70,7 +70,9 @@ class TimeDensity:
     def save(self, path: Path) -> None:
         """Write `density.json`: the cells that are sampled from, and their origin."""
         content = {"cells": self.cells.tolist(), **self.origin}
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "TimeDensity":

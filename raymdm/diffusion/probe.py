@@ -67,7 +67,5 @@ def probe_loss(
 
 
 def positive(moments: np.ndarray) -> np.ndarray:
-    """The curve with zeros (rates at which no mask hit any token) at its least positive value, which
-    is what a fit needs.
-    """
+    """The curve with zeros (rates at which no mask hit any token) at its least positive value."""
     return np.maximum(moments, moments[moments > 0].min(initial=np.inf))

@@ -101,12 +101,12 @@ def save_model(model: Backbone, folder: Path, state: dict[str, torch.Tensor] | N
 
 
 def load_shape(folder: str | Path) -> ModelShape:
-    """The shape that a folder's `config.json` describes.
+    """The shape that the `config.json` of a folder or hub id describes.
 
     Raises:
         CheckpointError: no such file, another architecture, or a setting the backbone lacks.
     """
-    path = Path(folder) / "config.json"
+    path = resolve_folder(folder) / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
@@ -143,9 +143,7 @@ def load_model(source: str | Path, dtype: torch.dtype = torch.float32) -> Backbo
     Raises:
         CheckpointError: not a LLaDA-shaped checkpoint; names missing, extra or mis-shaped tensors.
     """
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = _download(str(source))
+    folder = resolve_folder(source)
     model = Backbone(load_shape(folder))
     published = {published_name(name): name for name in model.state_dict()}
     found = _tensors(folder)
@@ -179,9 +177,14 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _download(hub_id: str) -> Path:
+def resolve_folder(source: str | Path) -> Path:
+    """The folder itself, or the local copy of a hub id. Raises CheckpointError."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
     from huggingface_hub import snapshot_download
 
+    hub_id = str(source)
     try:
         return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
     except Exception as error:

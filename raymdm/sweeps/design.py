@@ -1,5 +1,6 @@
 """The trials of a sweep: every arm with every seed, at every setting drawn from the axes."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,15 @@ import numpy as np
 
 from raymdm.config import Config, merge_overlay
 from raymdm.config.loading import read_file, validate
+from raymdm.config.paths import with_absolute_paths
 from raymdm.config.sweep import ArmSection, AxisSection
 from raymdm.diffusion.noise import generator
 from raymdm.errors import ConfigurationError
+
+# What all trials of a sweep have in common: how they are run, scored and compared.
+_SHARED = frozenset(
+    ["seed", "run_dir", "keep", "imports", "cluster", "evaluation", "sweep", "compare", "wandb"]
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,11 @@ def make_design(config: Config) -> list[Trial]:
         raise ConfigurationError(
             "a sweep needs sweep.arms and sweep.seeds; start from `-c sweeps/quickstart`"
         )
+    if sweep.axes and config.evaluation.split == "test":
+        raise ConfigurationError(
+            "sweep.axes with evaluation.split test would choose hyperparameters on the test rows; "
+            "set evaluation.split to validation, and confirm the choice in a sweep without axes"
+        )
     base = config.model_dump(exclude={"sweep", "compare"})
     trials = []
     for seed in sweep.seeds:
@@ -54,9 +66,16 @@ def make_design(config: Config) -> list[Trial]:
 
 
 def draw_settings(axes: dict[str, AxisSection], number: int) -> dict[str, Any]:
-    """The hyperparameters of setting `number`: a pure function of the axes and the number."""
-    random = generator(0, "sweep", number)
-    return {key: _draw(axis, random) for key, axis in sorted(axes.items())}
+    """The hyperparameters of setting `number`: each is a function of its key and the number, so
+    that another axis does not change it.
+    """
+    return {
+        key: _draw(axis, generator(0, "sweep", number, _word(key))) for key, axis in axes.items()
+    }
+
+
+def _word(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
 
 
 def _draw(axis: AxisSection, random: np.random.Generator) -> Any:
@@ -77,37 +96,27 @@ def _trial(
     settings: dict[str, Any],
     number: int,
 ) -> Trial:
-    content = base
+    overlay: dict[str, Any] = {}
     for name in section.configs:
-        content = merge_overlay(content, read_file(name))
-    content = merge_overlay(content, section.overlay)
+        overlay = merge_overlay(overlay, read_file(name))
+    overlay = merge_overlay(overlay, section.overlay)
     for key, value in settings.items():
-        content = merge_overlay(content, _nested(key, value))
+        overlay = merge_overlay(overlay, _nested(key, value))
+    shared = sorted(_SHARED & set(overlay))
+    if shared:
+        raise ConfigurationError(
+            f"arm {arm!r} or an axis sets {', '.join(shared)}; that is the same for the whole "
+            "sweep: set it beside sweep, not in an arm"
+        )
     setting = f"-setting{number}" if settings else ""
     name = f"{arm}{setting}-seed{seed}"
-    run_dir = Path(config.run_dir).absolute() / "trials" / name
+    run_dir = Path(config.run_dir) / "trials" / name
     fixed = {"seed": seed, "run_dir": str(run_dir), "keep": config.sweep.keep}
-    checked = validate(
-        _absolute({**{k: v for k, v in content.items() if k not in ("sweep", "compare")}, **fixed}),
-        f"arm {arm!r}",
-    )
-    return Trial(name, arm, seed, settings, checked)
+    checked = validate({**merge_overlay(base, overlay), **fixed}, f"arm {arm!r}")
+    return Trial(name, arm, seed, settings, with_absolute_paths(checked))
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
     for part in reversed(key.split(".")):
         value = {part: value}
     return dict(value)
-
-
-def _absolute(content: dict[str, Any]) -> dict[str, Any]:
-    """Paths as absolute ones: a trial runs in a folder of its own."""
-    for section, key in (("data", "folder"), ("model", "init_from")):
-        value = content[section].get(key)
-        if value is not None and Path(value).exists():
-            content = merge_overlay(content, {section: {key: str(Path(value).absolute())}})
-    density = content["estimator"]["density"].get("file")
-    if density is not None:
-        absolute = str(Path(density).absolute())
-        content = merge_overlay(content, {"estimator": {"density": {"file": absolute}}})
-    return content

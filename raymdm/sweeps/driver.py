@@ -15,13 +15,15 @@ from typing import Any, Literal
 import ray
 from ray import tune
 
+from raymdm.cluster import check_cluster, worker_slots
 from raymdm.command import quiet
 from raymdm.config import Config
-from raymdm.errors import ClusterError
+from raymdm.errors import CheckpointError, ClusterError
 from raymdm.sweeps.design import Trial
 from raymdm.sweeps.trial import run_trial, trial_record, trial_state
 from raymdm.training import RunDirectory
-from raymdm.training.run_directory import write_json
+from raymdm.training.launch import READING_CPUS
+from raymdm.training.run_directory import read_json, write_json
 
 # CPUs of the process that only starts a trainer.
 _DRIVER_CPUS = 0.1
@@ -108,42 +110,63 @@ def check_fits(config: Config, path: str) -> int:
     Raises:
         ClusterError: not even one fits.
     """
-    there = ray.cluster_resources()
     cluster = config.cluster
-    gpus = cluster.workers * cluster.gpus_per_worker
     if path == "process":
-        cpus = config.sweep.cpus_per_trial
+        fits = worker_slots(config.sweep.cpus_per_trial, cluster.gpus_per_worker)
+        check_cluster(1, config.sweep.cpus_per_trial, cluster.gpus_per_worker, 0, _ADVICE)
     else:
-        # One more CPU reads the data.
-        cpus = _DRIVER_CPUS + cluster.workers * cluster.cpus_per_worker + 1
-    fits = int(there.get("CPU", 0) / cpus + 1e-9)
-    if gpus:
-        fits = min(fits, int(there.get("GPU", 0) / gpus + 1e-9))
-    if fits < 1:
-        raise ClusterError(
-            f"a trial of {cluster.workers} workers needs {cpus:g} CPUs and {gpus:g} GPUs, the "
-            f"cluster has {there.get('CPU', 0):g} and {there.get('GPU', 0):g}; set a smaller "
-            "cluster.workers, cluster.cpus_per_worker or sweep.cpus_per_trial"
+        beside = READING_CPUS + _DRIVER_CPUS
+        check_cluster(
+            cluster.workers, cluster.cpus_per_worker, cluster.gpus_per_worker, beside, _ADVICE
         )
+        cpus = cluster.workers * cluster.cpus_per_worker + beside
+        fits = int(ray.cluster_resources()["CPU"] / cpus + 1e-9)
+        slots = worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker)
+        fits = min(fits, slots // cluster.workers)
     return min(fits, config.sweep.concurrency or fits)
+
+
+_ADVICE = "set a smaller cluster.workers, cluster.cpus_per_worker or sweep.cpus_per_trial"
 
 
 def write_manifest(config: Config, trials: list[Trial], sweep_dir: Path) -> None:
     """Write `sweep.json`: the design, and the state of every trial."""
     sweep_dir.mkdir(parents=True, exist_ok=True)
-    arms = list(config.sweep.arms)
+    before = read_json(sweep_dir / "sweep.json")
+    names = [trial["trial"] for trial in before.get("trials", [])]
+    known = any(trial["state"] in _ENDS for trial in before.get("trials", []))
+    grown = known and any(trial.name not in names for trial in trials)
     write_json(
         sweep_dir / "sweep.json",
         {
-            "arms": arms,
-            "baseline": config.sweep.baseline or arms[0],
+            **declared_question(config),
+            "arms": list(config.sweep.arms),
             "seeds": config.sweep.seeds,
-            "metric": config.compare.metric,
-            "margin": config.compare.margin,
             "path": choose_path(config),
+            "extended_after_results": before.get("extended_after_results", False) or grown,
             "trials": [trial_record(trial, sweep_dir) for trial in trials],
         },
     )
+
+
+def declared_question(config: Config) -> dict[str, Any]:
+    """What the verdict will be about, fixed before the first run."""
+    return {
+        "baseline": config.sweep.baseline or next(iter(config.sweep.arms)),
+        "metric": config.compare.metric,
+        "margin": config.compare.margin,
+    }
+
+
+def check_question(config: Config, sweep_dir: Path) -> None:
+    """Raises CheckpointError where a sweep in that folder asked another question."""
+    before = read_json(sweep_dir / "sweep.json")
+    for key, value in declared_question(config).items():
+        if before and before.get(key) != value:
+            raise CheckpointError(
+                f"{sweep_dir}: the sweep declared {key} {before.get(key)!r} before its runs, here "
+                f"it is {value!r}; to look at it another way use `raymdm compare --{key}`"
+            )
 
 
 class SweepTrial(tune.Trainable):
@@ -183,6 +206,10 @@ class Ended(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Tune stores its callbacks; a sweep never restores from there."""
         return {}
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's process was lost; it starts again with the same seed."""
+        print(f"{trial.config['trial']}: its process was lost, trying again", file=sys.stderr)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ran to its end."""

@@ -1,8 +1,12 @@
 """One trial: train, evaluate, keep what was asked for. Safe to run again after any interruption."""
 
+import shutil
 from typing import Any, Literal
 
+import ray
+
 from raymdm.command import import_modules
+from raymdm.errors import UserError
 from raymdm.evaluate import evaluate_run
 from raymdm.sweeps.design import Trial
 from raymdm.training import RunDirectory, run_in_process, run_trainer
@@ -12,34 +16,57 @@ Path = Literal["process", "trainer"]
 
 
 def run_trial(trial: Trial, path: Path) -> str:
-    """Bring a trial to its end and say how it ended: `finished` or `diverged`.
+    """Bring a trial to its end and say how it ended: `finished`, `diverged` or `failed`.
 
     What an earlier attempt completed is not repeated: a trained model is only evaluated, a
-    checkpoint is continued from. Divergence is an outcome; anything that raises is a failure of
-    the infrastructure (the configuration was checked before the sweep began).
+    checkpoint is continued from. Divergence is an outcome. A mistake of the user's is `failed` and
+    not worth another attempt; anything else that raises is a failure of the infrastructure, to be
+    retried by the caller.
     """
     run = RunDirectory(trial.config.run_dir)
     state = trial_state(run)
     if state in ("finished", "diverged"):
         return state
-    job = make_job(trial.config, run)
-    run = RunDirectory.open(trial.config, job.manifest.fingerprint, resume=True)
+    try:
+        return _run(trial, run, path)
+    except Exception as error:
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.write_status(state="failed", message=f"{type(error).__name__}: {error}")
+        if isinstance(error, UserError):
+            return "failed"
+        raise
+
+
+def _run(trial: Trial, run: RunDirectory, path: Path) -> str:
+    config = trial.config
+    trained = run.status().get("state") == "finished"
+    if trained and not run.model.is_dir():
+        shutil.rmtree(run.path)  # its weights are gone before it was scored
+        trained = False
+    job = make_job(config, run)
+    RunDirectory.open(config, job.manifest.fingerprint, resume=True)
     attempts = run.status().get("attempts", 0) + 1
     run.write_status(arm=trial.arm, seed=trial.seed, attempts=attempts)
-    import_modules(trial.config.imports)
-    if run.status().get("state") != "finished":
-        run.write_status(state="running", step=0, steps=job.steps)
+    import_modules(config.imports)
+    if not trained:
+        run.begin(job.steps)
         outcome = run_in_process(job) if path == "process" else run_trainer(job)
-        state = outcome.state
-    if state != "diverged":
-        evaluate_run(run, trial.config)
-    run.prune(trial.config.keep)
-    return trial_state(run)
+        if outcome.state == "diverged":
+            run.prune(config.keep)
+            return "diverged"
+    if path == "process":
+        evaluate_run(run, config)
+    else:
+        # This process reserved nothing but the right to start the workers.
+        remote = ray.remote(num_cpus=1, num_gpus=config.cluster.gpus_per_worker)(evaluate_run)
+        ray.get(remote.remote(run, config))
+    run.prune(config.keep)
+    return "finished"
 
 
 def trial_state(run: RunDirectory) -> str:
     """`finished` (trained and evaluated), `diverged`, or what is missing: `running`,
-    `interrupted`, `missing`.
+    `interrupted`, `failed`, `missing`.
     """
     state: str = run.status().get("state", "missing")
     if state == "finished" and not run.scores.exists():

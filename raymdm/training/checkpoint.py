@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -21,20 +22,23 @@ _TAG = "engine"
 _PROGRESS = "progress.json"
 _RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
 
+Progress = dict[str, Any]
+"""What is saved beside DeepSpeed's state: step, workers, best."""
+
 
 def checkpoint_name(step: int) -> str:
     """Folder name of the checkpoint after `step` steps."""
     return f"step-{step:08d}"
 
 
-def save_engine(engine: Any, folder: Path, progress: dict[str, Any]) -> None:
+def save_engine(engine: Any, folder: Path, progress: Progress) -> None:
     """Write this rank's part of a checkpoint; every rank must call it."""
     engine.save_checkpoint(str(folder), tag=_TAG, client_state={}, save_latest=False)
     if torch.distributed.get_rank() == 0:
         write_json(folder / _PROGRESS, progress)
 
 
-def load_engine(engine: Any, folder: Path, world_size: int) -> dict[str, Any]:
+def load_engine(engine: Any, folder: Path, world_size: int) -> Progress:
     """Load a checkpoint into the engine; the progress that was saved with it.
 
     Raises:
@@ -60,8 +64,8 @@ def load_engine(engine: Any, folder: Path, world_size: int) -> dict[str, Any]:
 class Reporter(Protocol):
     """Where a worker's checkpoints go."""
 
-    def latest(self) -> Path | None:
-        """Folder of the newest complete checkpoint."""
+    def restore(self, load: Callable[[Path], Progress]) -> Progress | None:
+        """`load(folder)` of the newest complete checkpoint; None without one."""
 
     def save(self, step: int, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
         """Keep the checkpoint that `write(folder)` writes; every rank must call it."""
@@ -74,12 +78,15 @@ class FolderReporter:
         self.run = run
         self.keep = keep
 
-    def latest(self) -> Path | None:
-        """Folder of the newest complete checkpoint."""
-        return latest_checkpoint(self.run)
+    def restore(self, load: Callable[[Path], Progress]) -> Progress | None:
+        """`load(folder)` of the newest complete checkpoint; None without one."""
+        complete = [folder for folder in _folders(self.run) if (folder / _PROGRESS).exists()]
+        return load(complete[-1]) if complete else None
 
     def save(self, step: int, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
         """Write under a temporary name, rename, then drop what `keep` does not hold."""
+        # Ray Train's record would go on naming folders that are dropped here.
+        (self.run.checkpoints / _RAY_SNAPSHOT).unlink(missing_ok=True)
         final = self.run.checkpoints / checkpoint_name(step)
         temporary = self.run.checkpoints / f".{final.name}"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -92,8 +99,9 @@ class FolderReporter:
             # The newest stays for resuming, the best for use.
             record = self.run.checkpoints / "best.json"
             best = read_json(record)
-            if not best or metrics["validation_nelbo"] < best["validation_nelbo"]:
-                best = {"folder": final.name, **metrics}
+            score = metrics.get("validation_nelbo", math.inf)
+            if not best or score < best["score"]:
+                best = {"folder": final.name, "score": score}
                 write_json(record, best)
             older = [folder for folder in older if folder.name != best["folder"]]
         if self.keep != "all":
@@ -109,10 +117,13 @@ class TrainReporter:
 
         self.train = train
 
-    def latest(self) -> Path | None:
-        """Copy of the newest checkpoint that Ray Train holds."""
+    def restore(self, load: Callable[[Path], Progress]) -> Progress | None:
+        """`load(folder)` of the newest checkpoint that Ray Train holds; None without one."""
         checkpoint = self.train.get_checkpoint()
-        return None if checkpoint is None else Path(checkpoint.to_directory())
+        if checkpoint is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            return load(Path(folder))
 
     def save(self, step: int, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
         """Write to a temporary folder and hand it to Ray Train, which merges the ranks' files."""
@@ -125,21 +136,12 @@ class TrainReporter:
             )
 
 
-def latest_checkpoint(run: RunDirectory) -> Path | None:
-    """The newest complete checkpoint: by Ray Train's record where there is one, else by name."""
+def trainer_steps_done(run: RunDirectory) -> int:
+    """Steps of the checkpoint that Ray Train will restore, by its own record; 0 without one."""
     snapshot = read_json(run.checkpoints / _RAY_SNAPSHOT)
-    if snapshot:
-        result = snapshot.get("latest_checkpoint_result") or {}
-        name = result.get("checkpoint_dir_name")
-        return run.checkpoints / name if name else None
-    complete = [folder for folder in _folders(run) if (folder / _PROGRESS).exists()]
-    return complete[-1] if complete else None
-
-
-def steps_done(run: RunDirectory) -> int:
-    """Steps of the newest complete checkpoint; 0 without one."""
-    folder = latest_checkpoint(run)
-    return 0 if folder is None else int(folder.name.removeprefix("step-"))
+    result = snapshot.get("latest_checkpoint_result") or {}
+    name = result.get("checkpoint_dir_name")
+    return int(name.removeprefix("step-")) if name else 0
 
 
 def _folders(run: RunDirectory) -> list[Path]:

@@ -30,8 +30,12 @@ def deepspeed_config(config: Config, micro_batch: int, accumulation: int) -> dic
         "steps_per_print": 10**9,
     }
     overrides = config.deepspeed.overrides
-    taken = [key for key in overrides if key in ours and key != "zero_optimization"]
-    if taken or "stage" in overrides.get("zero_optimization", {}):
+    zero = overrides.get("zero_optimization", {})
+    if not isinstance(zero, dict):
+        raise ConfigurationError("deepspeed.overrides.zero_optimization must hold keys and values")
+    owned = {*ours, "optimizer", "scheduler", "fp16", "train_batch_size"} - {"zero_optimization"}
+    taken = sorted(owned & set(overrides))
+    if taken or "stage" in zero:
         raise ConfigurationError(
             f"deepspeed.overrides sets {', '.join(taken) or 'zero_optimization.stage'}; use "
             "raymdm's own keys for it (training.*, deepspeed.zero_stage)"
@@ -76,8 +80,6 @@ def import_deepspeed() -> Any:
     Only inference uses that operation; compiling it takes a minute at the first run, and a killed
     compilation leaves a lock on which later runs hang.
     """
-    if not torch.cuda.is_available():
-        os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -85,11 +87,11 @@ def import_deepspeed() -> Any:
 
 
 @contextlib.contextmanager
-def process_group_of_one() -> Iterator[None]:
+def process_group_of_one(gpu: bool) -> Iterator[None]:
     """A process group with this process alone, for a worker outside Ray Train."""
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
-            "nccl" if torch.cuda.is_available() else "gloo",
+            "nccl" if gpu else "gloo",
             store=torch.distributed.HashStore(),
             rank=0,
             world_size=1,

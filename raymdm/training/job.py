@@ -11,6 +11,7 @@ from raymdm.data.order import Order
 from raymdm.errors import CheckpointError, DataError
 from raymdm.models import Backbone, ModelShape, build_model, load_model, load_shape
 from raymdm.models.initial import shape_from_config
+from raymdm.training.engine import deepspeed_config
 from raymdm.training.run_directory import RunDirectory
 from raymdm.training.schedule import total_steps
 
@@ -51,6 +52,12 @@ def make_job(config: Config, run: RunDirectory) -> Job:
     manifest = read_manifest(folder)
     shape = model_shape(config, manifest)
     train = index_rows(folder / "train.jsonl", manifest.vocabulary_size)
+    if len(train) != manifest.splits["train"].rows:
+        raise DataError(
+            f"{train.path} has {len(train)} rows, its manifest says "
+            f"{manifest.splits['train'].rows}; prepare the folder again"
+        )
+    deepspeed_config(config, micro_batch=1, accumulation=1)
     if config.data.pad_supervision == "eos" and int(train.lengths.max()) > manifest.max_length:
         raise DataError(
             f"{train.path}: a row has {int(train.lengths.max())} tokens, more than the manifest's "

@@ -5,15 +5,18 @@ from typing import Any
 
 from raymdm.data.stream import iterate_steps, read_steps, stream_dataset
 from raymdm.errors import RaymdmError, RunError
-from raymdm.training.checkpoint import FolderReporter, TrainReporter, latest_checkpoint, steps_done
+from raymdm.training.checkpoint import FolderReporter, TrainReporter, trainer_steps_done
 from raymdm.training.engine import process_group_of_one
 from raymdm.training.job import Job, Outcome
 from raymdm.training.worker import train_worker
 
+READING_CPUS = 1
+"""CPUs that Ray Data takes for itself, beside the workers'."""
+
 
 def run_in_process(job: Job) -> Outcome:
     """The run with one worker, in this process, reading its rows directly."""
-    with process_group_of_one():
+    with process_group_of_one(gpu=job.config.cluster.gpus_per_worker > 0):
         return train_worker(
             job,
             lambda start: read_steps(job.train, job.order, start, job.steps),
@@ -52,7 +55,8 @@ def run_trainer(job: Job) -> Outcome:
                 checkpoint_score_attribute="validation_nelbo" if keep == "best" else None,
                 checkpoint_score_order="min",
             ),
-            failure_config=train.FailureConfig(max_failures=0),
+            # Workers that cannot be placed are given up at some point, not waited for for ever.
+            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=2),
             worker_runtime_env={"env_vars": _worker_environment(job)},
         ),
         datasets={"train": lambda: _remaining(job)},
@@ -66,10 +70,11 @@ def run_trainer(job: Job) -> Outcome:
         cause = _worker_error(error)
         if isinstance(cause, RaymdmError):
             raise cause from error
-        kept = latest_checkpoint(job.run)
+        reason = str(cause).strip().splitlines()
         raise RunError(
-            f"{job.run.path}: a worker failed ({type(cause).__name__}: {cause}); "
-            f"last checkpoint: {kept.name if kept else 'none'}; continue with --resume"
+            f"{job.run.path}: a worker failed ({type(cause).__name__}: "
+            f"{reason[-1] if reason else 'no message'}); last checkpoint: step "
+            f"{trainer_steps_done(job.run)}; continue with --resume"
         ) from error
     outcome = result.return_value
     if not isinstance(outcome, Outcome):
@@ -92,7 +97,8 @@ def _train_function(settings: dict[str, Any]) -> Outcome:
 
 def _remaining(job: Job) -> Any:
     """The rows of the steps that the newest checkpoint has not done (evaluated at each start)."""
-    start = min(steps_done(job.run), job.steps - 1)
+    # A run that is complete but for its end has no rows left; a data set needs at least a step.
+    start = min(trainer_steps_done(job.run), job.steps - 1)
     return stream_dataset(
         job.train,
         job.order,
@@ -126,9 +132,10 @@ def _worker_environment(job: Job) -> dict[str, str]:
 
 
 def _worker_error(error: BaseException) -> BaseException:
-    """The first worker's own exception out of Ray Train's wrapping."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for failure in failures.values():
-        cause = getattr(failure, "cause", None) or failure.__cause__ or failure
-        return cause if isinstance(cause, BaseException) else failure
-    return error.__cause__ or error
+    """A worker's own exception out of Ray Train's wrapping: the one that says what to do, if any
+    does; its peers only lost their connection to it.
+    """
+    failures = (getattr(error, "worker_failures", None) or {}).values()
+    causes = [getattr(f, "cause", None) or f.__cause__ or f for f in failures]
+    causes = causes or [error.__cause__ or error]
+    return next((cause for cause in causes if isinstance(cause, RaymdmError)), causes[0])

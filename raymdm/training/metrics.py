@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from raymdm.config import Config
+from raymdm.config.loading import fingerprint
 from raymdm.training.run_directory import RunDirectory
 
 _FLUSH_SECONDS = 30.0
@@ -87,6 +88,8 @@ def _start_wandb(run: RunDirectory, config: Config) -> Any:
         name=run.path.name,
         dir=str(run.path),
         mode=config.wandb.mode,
+        id=fingerprint({"run": str(run.path), "config": config.model_dump()}),
+        resume="allow",
         config=config.model_dump(),
         settings=wandb.Settings(silent=True),
     )

@@ -92,5 +92,6 @@ def _probe(job: Job, model: Backbone) -> tuple[np.ndarray, np.ndarray]:
     if workers > 1:
         measured: list[np.ndarray] = [moments] * workers
         torch.distributed.all_gather_object(measured, moments)
-        moments = np.nansum(measured, axis=0)
+        for part, share in enumerate(measured):
+            moments[part::workers] = share[part::workers]
     return t, positive(moments)

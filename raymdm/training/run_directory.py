@@ -75,11 +75,7 @@ class RunDirectory:
         run = cls(config.run_dir)
         if run.config.exists():
             run.check_same(config)
-            if run.status().get("data", data) != data:
-                raise CheckpointError(
-                    f"{run.path}: the data in {config.data.folder} is not what this run began "
-                    "with; restore it or choose another run_dir"
-                )
+            run.check_data(config, data)
             state = run.status().get("state", "interrupted")
             if not resume:
                 raise CheckpointError(
@@ -93,7 +89,8 @@ class RunDirectory:
         try:
             run.path.mkdir(parents=True, exist_ok=True)
             run.config.write_text(dump_yaml(config))
-            write_json(run.path / "environment.json", environment())
+            if not (run.path / "environment.json").exists():
+                write_json(run.path / "environment.json", environment())
             run.write_status(data=data)
         except OSError as error:
             raise CheckpointError(
@@ -115,6 +112,21 @@ class RunDirectory:
                 "`raymdm train` wrote"
             )
         return run
+
+    def check_data(self, config: Config, data: str) -> None:
+        """Raises CheckpointError where the prepared data is not what the run began with."""
+        if self.status().get("data", data) != data:
+            raise CheckpointError(
+                f"{self.path}: the data in {config.data.folder} is not what this run began with; "
+                "restore it or choose another run_dir"
+            )
+
+    def begin(self, steps: int) -> None:
+        """Mark the run as running, and forget scores of weights that training will change."""
+        self.scores.unlink(missing_ok=True)
+        self.items.unlink(missing_ok=True)
+        live: dict[str, Any] = dict.fromkeys(("loss", "tokens_per_second", "seconds_left"))
+        self.write_status(state="running", message=None, step=0, steps=steps, **live)
 
     def prune(self, keep: Keep) -> None:
         """Remove what `keep: metrics` does not hold: the model and the checkpoints."""
@@ -154,7 +166,7 @@ def identity(content: dict[str, Any]) -> dict[str, Any]:
         for key, value in content["training"].items()
         if key not in _TRAINING_NOT_IDENTITY
     }
-    kept["data"] = {k: v for k, v in content["data"].items() if k != "rows_per_block"}
+    kept["data"] = {"pad_supervision": content["data"]["pad_supervision"]}
     return kept
 
 

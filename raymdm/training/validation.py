@@ -14,8 +14,8 @@ from raymdm.training.job import Job
 class Validation:
     """One worker's share of the validation rows."""
 
-    def __init__(self, job: Job, device: torch.device) -> None:
-        self.job, self.device = job, device
+    def __init__(self, job: Job, device: torch.device, batch_size: int) -> None:
+        self.job, self.device, self.batch_size = job, device, batch_size
         self.rows = None
         if job.validation is None:
             return
@@ -45,6 +45,7 @@ class Validation:
             self.rows,
             exact_up_to=0,
             draws=self.job.config.training.validation_draws,
+            batch_size=self.batch_size,
         )
         engine.train()
         nats, tokens = global_sum(

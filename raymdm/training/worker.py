@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed
 
+from raymdm.config import Config
 from raymdm.data.collate import collate
 from raymdm.data.stream import StepRows
 from raymdm.diffusion import Estimator, Rows, TimeDensity, make_estimator
@@ -25,6 +26,7 @@ from raymdm.training.engine import full_state, global_sum, start_engine, step_en
 from raymdm.training.job import Job, Outcome, initial_model
 from raymdm.training.metrics import MetricsSink
 from raymdm.training.probing import shared_density
+from raymdm.training.run_directory import write_json
 from raymdm.training.schedule import learning_rate
 from raymdm.training.validation import Validation
 
@@ -41,7 +43,8 @@ def train_worker(
     """
     worker = Worker(job, reporter)
     try:
-        for rows in batches(worker.done):
+        # A checkpoint of the last step leaves only the end of the run to be done.
+        for rows in batches(worker.done) if worker.done < job.steps else ():
             problem = worker.step(rows)
             if problem is not None:
                 return worker.close("diverged", problem)
@@ -62,7 +65,7 @@ class Worker:
         torch.set_num_threads(config.training.threads_per_worker)
         self.workers = torch.distributed.get_world_size()
         self.first = torch.distributed.get_rank() == 0
-        self.device = pick_device()
+        self.device = pick_device(config)
         share = config.training.batch_size // self.workers
         self.micro_batch = min(config.training.micro_batch_size or share, share)
         self.accumulation = math.ceil(share / self.micro_batch)
@@ -78,12 +81,11 @@ class Worker:
         self.done = 0
         self.last_checkpoint: int | None = None
         self.best, self.measured = float("inf"), float("nan")
-        checkpoint = reporter.latest()
-        if checkpoint is not None:
-            progress = load_engine(self.engine, checkpoint, self.workers)
+        progress = reporter.restore(lambda folder: load_engine(self.engine, folder, self.workers))
+        if progress is not None:
             self.done = self.last_checkpoint = progress["step"]
             self.best = progress["best"]
-        self.validation = Validation(job, self.device)
+        self.validation = Validation(job, self.device, self.micro_batch)
         self.sink = MetricsSink(job.run, config, job.steps, self.done) if self.first else None
         self._clock = time.monotonic()
 
@@ -125,10 +127,11 @@ class Worker:
         total, tokens = global_sum(row_losses.sum(), batch.attention_mask.sum(), device=self.device)
         loss = total / denominator
         if not math.isfinite(loss):
-            return self._diverged(f"the loss is {loss}", rows.samples[~_finite(row_losses)])
+            bad = rows.samples[~torch.isfinite(row_losses).cpu().numpy()]
+            return self._diverged(f"the loss is {loss}", bad)
         norm = step_engine(self.engine)
         if not math.isfinite(norm):
-            return self._diverged(f"the gradient norm is {norm}", rows.samples)
+            return self._diverged(f"the gradient norm is {norm}", rows.samples[:0])
         self.done += 1
         self._after_step(rows.epoch, loss, norm, rate, tokens)
         return None
@@ -185,19 +188,20 @@ class Worker:
                 tokens_per_second=tokens / (now - self._clock),
                 validation_nelbo=measured,
             )
-            self._clock = time.monotonic()
         if saves:
             self._checkpoint({} if math.isnan(measured) else {"validation_nelbo": measured})
+        self._clock = time.monotonic()
         self.measured = measured
 
     def _checkpoint(self, metrics: dict[str, float]) -> None:
         progress = {"step": self.done, "workers": self.workers, "best": self.best}
+        if self.sink is not None:
+            # Before the checkpoint: a resume drops later rows, but cannot bring back lost ones.
+            self.sink.flush()
         self.reporter.save(
             self.done, metrics, lambda folder: save_engine(self.engine, folder, progress)
         )
         self.last_checkpoint = self.done
-        if self.sink is not None:
-            self.sink.flush()
 
     def _export(self) -> None:
         """Write `model/`: weights, configuration and tokenizer in Hugging Face layout."""
@@ -205,31 +209,36 @@ class Worker:
         if state is None:
             return
         model: Backbone = self.engine.module
-        save_model(model, self.job.run.model, state)
+        written = self.job.run.path / ".model"
+        shutil.rmtree(written, ignore_errors=True)
+        save_model(model, written, state)
         tokenizer: Path = self.job.data_folder / "tokenizer"
         if tokenizer.is_dir():
-            shutil.copytree(tokenizer, self.job.run.model, dirs_exist_ok=True)
+            shutil.copytree(tokenizer, written, dirs_exist_ok=True)
+        write_json(written / "training_step.json", {"step": self.done})
+        shutil.rmtree(self.job.run.model, ignore_errors=True)
+        written.rename(self.job.run.model)
 
     def _diverged(self, what: str, samples: Any) -> str:
         """The message of a diverged run, with the offending rows of all workers."""
         gathered: list[Any] = [None] * self.workers
         torch.distributed.all_gather_object(gathered, [int(s) for s in samples])
         rows = sorted(sample for part in gathered for sample in part)
-        shown = ", ".join(map(str, rows[:16])) + (", …" if len(rows) > 16 else "")
+        named = self.job.train.read(rows[:16])
+        ids = [row.get("id", f"row {n}") for n, row in zip(rows[:16], named, strict=True)]
+        where = f" (samples {', '.join(ids)} of {self.job.train.path})" if rows else ""
         last = "none" if self.last_checkpoint is None else f"step {self.last_checkpoint}"
         return (
-            f"step {self.done + 1}: {what}; rows {shown} of {self.job.train.path}; "
-            f"last good checkpoint: {last}; try a smaller learning rate or more warm-up"
+            f"step {self.done + 1}: {what}{where}; last good checkpoint: {last}; try a smaller "
+            "learning rate or more warm-up"
         )
 
 
-def _finite(losses: torch.Tensor) -> Any:
-    return torch.isfinite(losses).cpu().numpy()
-
-
-def pick_device() -> torch.device:
-    """The worker's own GPU, or the CPU."""
-    if not torch.cuda.is_available():
+def pick_device(config: Config) -> torch.device:
+    """The worker's own GPU where the configuration gives workers one, else the CPU."""
+    if not config.cluster.gpus_per_worker:
+        # DeepSpeed would otherwise take a GPU that it finds but that nobody reserved.
+        os.environ["DS_ACCELERATOR"] = "cpu"
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)

@@ -51,6 +51,8 @@ class Results:
     """How the sweep ran its trials: `process` or `trainer`."""
     declared: bool = True
     """Whether the primary metric was fixed before the runs, as in a sweep."""
+    extended: bool = False
+    """Whether runs were added to the design after others had ended."""
 
     @property
     def arms(self) -> list[str]:
@@ -117,7 +119,10 @@ def read_sweep(path: str | Path) -> Results:
                 if (setting, arm, seed) not in present:
                     lost = read_row(arm, seed, None, message="never started")
                     rows.append({**lost, "setting": setting})
-    return _results(folder, rows, arms, baseline, primary, design.get("margin"), design.get("path"))
+    results = _results(
+        folder, rows, arms, baseline, primary, design.get("margin"), design.get("path")
+    )
+    return replace(results, extended=bool(design.get("extended_after_results")))
 
 
 def read_runs(paths: Sequence[str | Path]) -> Results:
@@ -177,6 +182,7 @@ def _results(
 ) -> Results:
     if not rows:
         raise DataError(f"{folder} plans no runs: sweep.json lists no arms, seeds or trials")
+    _refuse_mixed_scores(rows)
     order = {arm: number for number, arm in enumerate(arms)}
     rows.sort(key=lambda row: (order.get(row["arm"], len(order)),))
     runs = pd.DataFrame(rows)
@@ -185,6 +191,18 @@ def _results(
     unmeasured = set.intersection(*finished) if finished else set()
     metrics = tuple(metric for metric in (ACCURACY, NELBO) if metric.name not in unmeasured)
     return Results(str(folder), runs, metrics, primary, str(baseline), margin, path)
+
+
+def _refuse_mixed_scores(rows: list[dict[str, Any]]) -> None:
+    """Raises DataError where runs were scored on other items or with other settings."""
+    scored = [row for row in rows if row.get("measured_with")]
+    for row in scored:
+        if row["measured_with"] != scored[0]["measured_with"]:
+            raise DataError(
+                f"{row['run_dir']} was scored with {row['measured_with']}, "
+                f"{scored[0]['run_dir']} with {scored[0]['measured_with']}; score both alike with "
+                "`raymdm evaluate` before comparing them"
+            )
 
 
 def _read_trial(folder: Path, trial: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,9 @@ def read_row(
         row["state"], message = "failed", message or f"unknown state {state!r}"
     row |= {name: nan if value is None else float(value) for name, value in measured.items()}
     row["unscored"] = tuple(name for name, value in measured.items() if value is None)
+    # Two scores can be compared only if all of this is the same.
+    measured_with = {key: final.get(key) for key in ("split", "items", "decoding", "nelbo")}
+    row["measured_with"] = json.dumps(measured_with, sort_keys=True) if final else ""
     row["step0_accuracy"] = _number(step0.get("accuracy"))
     row["seconds"] = _number(status.get("seconds"))
     row |= {"attempts": 1 if found else 0, "message": message or ""}

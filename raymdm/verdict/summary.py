@@ -111,6 +111,11 @@ def _notes(results: Results, primary: str) -> tuple[str, ...]:
             f"the runs were made to compare {results.primary}; {primary} was chosen afterwards, "
             "so read its verdicts as a suggestion for the next sweep"
         )
+    if results.extended:
+        notes.append(
+            "runs were added after others had ended: if that was because of what they showed, the "
+            "p values are too small"
+        )
     if len(results.settings) > 1:
         notes.append(
             f"{len(results.settings)} settings are judged one by one: Holm's correction covers the "

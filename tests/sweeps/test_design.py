@@ -17,7 +17,9 @@ ARMS = {
 
 
 def _config(**sweep: object) -> Config:
-    return tiny_config(Path("runs/s"), Path("data"), sweep={"arms": ARMS, "seeds": [3, 4], **sweep})
+    design = {"arms": ARMS, "seeds": [3, 4], **sweep}
+    validation = {"split": "validation"}
+    return tiny_config(Path("runs/s"), Path("data"), sweep=design, evaluation=validation)
 
 
 def test_a_grid_of_arms_and_seeds() -> None:
@@ -79,3 +81,28 @@ def test_settings_are_drawn_once_and_shared_by_arms_and_seeds() -> None:
 def test_a_wrong_design_is_refused_before_anything_runs(sweep: dict, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         make_design(_config(**sweep))
+
+
+def test_another_axis_does_not_change_the_draws_of_the_first() -> None:
+    first = {"training.learning_rate": {"loguniform": [1e-4, 1e-2]}}
+    second = {"training.weight_decay": {"uniform": [0.0, 0.1]}}
+    alone = make_design(_config(axes=first, samples=3))
+    beside = make_design(_config(axes={**second, **first}, samples=3))
+    for one, other in zip(alone, beside, strict=True):
+        assert one.settings["training.learning_rate"] == other.settings["training.learning_rate"]
+
+
+def test_hyperparameters_are_not_chosen_on_the_test_rows() -> None:
+    axes = {"training.warmup_steps": {"choice": [0, 1]}}
+    design = {"arms": ARMS, "seeds": [0], "axes": axes}
+    with pytest.raises(ConfigurationError, match="set evaluation.split to validation"):
+        make_design(tiny_config(Path("runs/s"), Path("data"), sweep=design))
+
+
+@pytest.mark.parametrize(
+    "overlay", [{"cluster": {"workers": 2}}, {"seed": 7}, {"evaluation": {"limit": 3}}]
+)
+def test_an_arm_may_not_change_how_all_are_run_and_scored(overlay: dict) -> None:
+    arms = {"standard": {}, "other": {"overlay": overlay}}
+    with pytest.raises(ConfigurationError, match="is the same for the whole sweep"):
+        make_design(_config(arms=arms))

@@ -9,7 +9,7 @@ import pytest
 from prepared import tiny_config, write_prepared
 
 from raymdm.config import Config
-from raymdm.errors import CheckpointError, ClusterError
+from raymdm.errors import CheckpointError, ClusterError, RunError
 from raymdm.sweep import sweep
 from raymdm.sweeps.driver import check_fits, choose_path
 
@@ -123,9 +123,30 @@ def test_another_configuration_in_the_same_folder_is_refused(swept: tuple[Config
         sweep(changed)
 
 
+def test_the_question_cannot_be_changed_after_the_runs(swept: tuple[Config, Path]) -> None:
+    config, _ = swept
+    changed = config.model_copy(
+        update={"compare": config.compare.model_copy(update={"metric": "nelbo"})}
+    )
+    with pytest.raises(CheckpointError, match="declared metric 'accuracy' before its runs"):
+        sweep(changed)
+
+
+def test_seeds_added_after_the_results_are_noted(swept: tuple[Config, Path]) -> None:
+    config, home = swept
+    more = config.model_copy(update={"sweep": config.sweep.model_copy(update={"seeds": [0, 1, 2]})})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        sweep(more)
+    summary = json.loads((home / "runs" / "summary.json").read_text())
+    assert any("runs were added after others had ended" in note for note in summary["notes"])
+
+
 def test_a_trial_that_can_never_fit_is_refused(ray_cluster: None, folder: Path) -> None:
     config = _config(Path("runs"), folder, cluster={"workers": 4})
-    with pytest.raises(ClusterError, match=r"needs 3\.1 CPUs and 0 GPUs, the cluster has 2"):
+    with pytest.raises(
+        ClusterError, match=r"4 workers of 0\.5 CPUs .* do not fit the cluster: it has 2 CPUs"
+    ):
         check_fits(config, choose_path(config))
 
 
@@ -135,6 +156,21 @@ def test_one_worker_trials_run_two_at_a_time_on_two_cpus(ray_cluster: None, fold
     assert check_fits(config, "process") == 2
     # Through Ray Train, a trial also needs a CPU to read its data.
     assert check_fits(config, "trainer") == 1
+
+
+def test_a_mistake_that_shows_only_in_a_trial_is_told_and_not_retried(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    """The user's module breaks where only the trial imports it."""
+    folder = write_prepared(tmp_path / "data")
+    design = {"arms": {"standard": {}}, "seeds": [0]}
+    config = tiny_config(tmp_path / "runs", folder, sweep=design, imports=["no_such_module"])
+    with pytest.raises(RunError, match="1 of 1 trials did not finish"):
+        sweep(config)
+    trial = _trials(tmp_path)["standard-seed0"]
+    assert trial["state"] == "failed"
+    assert "no_such_module" in trial["message"]
+    assert trial["attempts"] == 1
 
 
 @pytest.mark.slow
