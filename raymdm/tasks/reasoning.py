@@ -24,6 +24,22 @@ FULL_MARKS = 0.999
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
+# Read in the source of reasoning-gym 0.1.25: `eval` or sympy's `parse_expr` on what the model wrote.
+_EVALUATES_RESPONSES = frozenset(
+    (
+        "binary_matrix",
+        "countdown",
+        "intermediate_integration",
+        "n_queens",
+        "polynomial_multiplication",
+        "puzzle24",
+        "simple_integration",
+        "spiral_matrix",
+        "string_insertion",
+    )
+)
+
+
 def make(section: TaskSection) -> TaskSpec:
     """The task `reasoning_gym:<name>`.
 
@@ -36,6 +52,11 @@ def make(section: TaskSection) -> TaskSpec:
     response = RESPONSE if section.response_template is None else section.response_template
     check_template(prompt, "task.prompt_template")
     check_template(response, "task.response_template")
+    if name in _EVALUATES_RESPONSES:
+        raise ConfigurationError(
+            f"task.name {section.name}: the package's scorer runs the response as Python or sympy "
+            "code, and a model's output must not be run; choose another task"
+        )
     scorer = _create(name, section.options, seed=0)
 
     def example(row: Mapping[str, Any]) -> Example:

@@ -95,7 +95,7 @@ def test_another_axis_does_not_change_the_draws_of_the_first() -> None:
 def test_hyperparameters_are_not_chosen_on_the_test_rows() -> None:
     axes = {"training.warmup_steps": {"choice": [0, 1]}}
     design = {"arms": ARMS, "seeds": [0], "axes": axes}
-    with pytest.raises(ConfigurationError, match="set evaluation.split to validation"):
+    with pytest.raises(ConfigurationError, match=r"set evaluation\.split to validation"):
         make_design(tiny_config(Path("runs/s"), Path("data"), sweep=design))
 
 

@@ -134,3 +134,9 @@ def test_imports_neither_torch_nor_ray() -> None:
         "sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["countdown", "string_insertion", "simple_integration"])
+def test_scorers_that_run_a_response_as_code_are_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="a model's output must not be run"):
+        get_task(f"reasoning_gym:{name}")

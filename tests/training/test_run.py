@@ -1,6 +1,7 @@
 """What a run leaves behind, how it resumes, and how it ends when the loss is not finite."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_a_run_cut_short_resumes_to_the_same_losses(folder: Path, tmp_path: Path
                 raise KeyboardInterrupt
             yield rows
 
-    with process_group_of_one(), pytest.raises(KeyboardInterrupt):
+    with process_group_of_one(gpu=False), pytest.raises(KeyboardInterrupt):
         train_worker(job, batches, FolderReporter(job.run, config.keep))
     assert job.run.status()["state"] == "interrupted"
     assert len(_losses(job)) == 5
@@ -73,6 +74,19 @@ def test_a_run_cut_short_resumes_to_the_same_losses(folder: Path, tmp_path: Path
     job = _start(config, resume=True)
     assert run_in_process(job) == Outcome("finished", 6)
     np.testing.assert_allclose(_losses(job), _losses(whole), rtol=1e-6)
+
+
+def test_a_run_that_lacks_only_its_end_resumes_to_it(folder: Path, tmp_path: Path) -> None:
+    """Killed after the checkpoint of the last step, before the model was written."""
+    job = _start(tiny_config(tmp_path / "run", folder))
+    run_in_process(job)
+    losses = _losses(job)
+    shutil.rmtree(job.run.model)
+    job.run.write_status(state="running")
+    job = _start(tiny_config(tmp_path / "run", folder), resume=True)
+    assert run_in_process(job) == Outcome("finished", 6)
+    assert job.run.model.is_dir()
+    np.testing.assert_array_equal(_losses(job), losses)
 
 
 @pytest.mark.parametrize("keep", ["last", "all", "best"])
