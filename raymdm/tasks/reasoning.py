@@ -24,7 +24,7 @@ FULL_MARKS = 0.999
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
-# Read in the source of reasoning-gym 0.1.25: `eval` or sympy's `parse_expr` on what the model wrote.
+# Read in the source of reasoning-gym 0.1.25: `eval` or sympy's `parse_expr` on a model's text.
 _EVALUATES_RESPONSES = frozenset(
     (
         "binary_matrix",
