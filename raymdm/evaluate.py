@@ -31,9 +31,9 @@ from raymdm.command import (
 from raymdm.config import Config
 from raymdm.config.data import TaskSection
 from raymdm.data.collate import collate
+from raymdm.data.encoding import load_encoder
 from raymdm.data.evaluation import Item, read_items
 from raymdm.data.manifest import Manifest, read_manifest
-from raymdm.data.tokenizer import load_tokenizer
 from raymdm.decoding import block_schedules, generate
 from raymdm.diffusion import nelbo
 from raymdm.errors import CheckpointError, RunError
@@ -139,7 +139,7 @@ def evaluate_model(
     # The task as it was when the rows were made: one template for training and evaluation.
     task = get_task(TaskSection.model_validate(manifest.task))
     trust = bool(manifest.prepare.get("trust_remote_code", False))
-    tokenizer = load_tokenizer(folder / manifest.tokenizer, trust)
+    tokenizer = load_encoder(folder, trust).tokenizer
     section = config.evaluation
     records: list[dict[str, Any]] = []
     starts = range(0, len(items), section.batch_size)

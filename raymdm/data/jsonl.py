@@ -30,11 +30,6 @@ class RowIndex:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    @property
-    def response_tokens(self) -> int:
-        """Tokens on which there is loss, over all rows."""
-        return int((self.lengths - self.prompt_lengths).sum())
-
     def read(self, samples: Iterable[int]) -> list[dict[str, Any]]:
         """The rows with these sample numbers, in their order."""
         with open(self.path, "rb") as file:

@@ -12,10 +12,10 @@ from raymdm.sweeps.design import Trial
 from raymdm.training import RunDirectory, run_in_process, run_trainer
 from raymdm.training.job import make_job
 
-Path = Literal["process", "trainer"]
+RunPath = Literal["process", "trainer"]
 
 
-def run_trial(trial: Trial, path: Path) -> str:
+def run_trial(trial: Trial, path: RunPath) -> str:
     """Bring a trial to its end and say how it ended: `finished`, `diverged` or `failed`.
 
     What an earlier attempt completed is not repeated: a trained model is only evaluated, a
@@ -37,7 +37,7 @@ def run_trial(trial: Trial, path: Path) -> str:
         raise
 
 
-def _run(trial: Trial, run: RunDirectory, path: Path) -> str:
+def _run(trial: Trial, run: RunDirectory, path: RunPath) -> str:
     config = trial.config
     trained = run.status().get("state") == "finished"
     if trained and not run.model.is_dir():

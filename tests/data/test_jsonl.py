@@ -22,7 +22,7 @@ def test_rows_come_back_by_sample_number_in_any_order(tmp_path: Path) -> None:
     index = index_rows(_write(tmp_path / "a.jsonl", rows[0], "", *rows[1:]), 10)
     assert [row["input_ids"][0] for row in index.read([4, 0, 2])] == [4, 0, 2]
     assert len(index) == 5
-    assert index.response_tokens == 5
+    assert index.prompt_lengths.tolist() == [2] * 5
 
 
 @pytest.mark.parametrize(
