@@ -4,6 +4,7 @@ import shutil
 from typing import Any, Literal
 
 import ray
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from raymdm.command import import_modules
 from raymdm.errors import UserError
@@ -57,8 +58,12 @@ def _run(trial: Trial, run: RunDirectory, path: RunPath) -> str:
     if path == "process":
         evaluate_run(run, config)
     else:
-        # This process reserved nothing but the right to start the workers.
-        remote = ray.remote(num_cpus=1, num_gpus=config.cluster.gpus_per_worker)(evaluate_run)
+        # This process reserved a place to start workers from, too small to evaluate in.
+        remote = ray.remote(evaluate_run).options(
+            num_cpus=1,
+            num_gpus=config.cluster.gpus_per_worker,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None),
+        )
         ray.get(remote.remote(run, config))
     run.prune(config.keep)
     return "finished"

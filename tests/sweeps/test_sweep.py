@@ -180,7 +180,8 @@ def test_trials_with_two_workers_go_through_ray_train(
     config = tiny_config(
         tmp_path / "runs",
         folder,
-        cluster={"workers": 2},
+        # The process that starts the workers takes a tenth of a CPU, reading the data a whole one.
+        cluster={"workers": 2, "cpus_per_worker": 0.4},
         sweep={
             "arms": {"standard": {}, "mirror": {"configs": ["estimators/mirror"]}},
             "seeds": [0],
