@@ -17,7 +17,7 @@ class MetricsSink:
     """One row per optimiser step in `metrics.parquet`; live state in `status.json`.
 
     Columns: step (counted from 1), epoch, loss, gradient_norm, learning_rate, tokens_per_second,
-    seconds (since the first step of this session, waiting included), validation_nelbo (nats per
+    seconds (of training so far, resumes and waiting included), validation_nelbo (nats per
     response token; NaN where it was not measured).
     """
 

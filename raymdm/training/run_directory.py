@@ -16,7 +16,7 @@ from raymdm.config.loading import fingerprint
 from raymdm.config.training import Keep
 from raymdm.errors import CheckpointError
 
-# What may change between the sessions of one run without changing its result. The data that was
+# What may change when a run is resumed without changing its result. The data that was
 # trained on is known by its fingerprint, not by the settings that would prepare it.
 _SECTIONS_NOT_IDENTITY = frozenset(
     [
