@@ -32,7 +32,7 @@ from raymdm.errors import CheckpointError, RunError
 from raymdm.evaluate import check_evaluation
 from raymdm.sweeps import Trial, make_design, run_sweep
 from raymdm.sweeps.driver import check_fits, check_question, choose_path
-from raymdm.sweeps.trial import trial_state
+from raymdm.sweeps.trial import has_ended, trial_state
 from raymdm.training import RunDirectory
 from raymdm.training.job import make_job
 from raymdm.training.run_directory import read_json
@@ -113,7 +113,7 @@ def check_trials(config: Config, trials: list[Trial]) -> None:
 
 
 def _ended(trial: Trial) -> bool:
-    return trial_state(RunDirectory(trial.config.run_dir)) in ("finished", "diverged")
+    return has_ended(RunDirectory(trial.config.run_dir))
 
 
 class _progress:

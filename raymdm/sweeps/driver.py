@@ -20,7 +20,7 @@ from raymdm.command import quiet
 from raymdm.config import Config
 from raymdm.errors import CheckpointError, ClusterError
 from raymdm.sweeps.design import Trial
-from raymdm.sweeps.trial import run_trial, trial_record, trial_state
+from raymdm.sweeps.trial import ENDS, has_ended, run_trial, trial_record
 from raymdm.training import RunDirectory
 from raymdm.training.launch import READING_CPUS
 from raymdm.training.run_directory import read_json, write_json
@@ -43,7 +43,7 @@ def run_sweep(config: Config, trials: list[Trial], report: Callable[[Trial], Non
     sweep_dir = Path(config.run_dir).absolute()
     path = choose_path(config)
     concurrency = check_fits(config, path)
-    pending = [t for t in trials if trial_state(RunDirectory(t.config.run_dir)) not in _ENDS]
+    pending = [t for t in trials if not has_ended(RunDirectory(t.config.run_dir))]
     write_manifest(config, trials, sweep_dir)
     if not pending:
         return
@@ -71,9 +71,6 @@ def run_sweep(config: Config, trials: list[Trial], report: Callable[[Trial], Non
     )
     tuner.fit()
     write_manifest(config, trials, sweep_dir)
-
-
-_ENDS = ("finished", "diverged")
 
 
 def choose_path(config: Config) -> Literal["process", "trainer"]:
@@ -134,7 +131,7 @@ def write_manifest(config: Config, trials: list[Trial], sweep_dir: Path) -> None
     sweep_dir.mkdir(parents=True, exist_ok=True)
     before = read_json(sweep_dir / "sweep.json")
     names = [trial["trial"] for trial in before.get("trials", [])]
-    known = any(trial["state"] in _ENDS for trial in before.get("trials", []))
+    known = any(trial["state"] in ENDS for trial in before.get("trials", []))
     grown = known and any(trial.name not in names for trial in trials)
     write_json(
         sweep_dir / "sweep.json",

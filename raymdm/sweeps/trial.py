@@ -15,6 +15,9 @@ from raymdm.training.job import make_job
 
 RunPath = Literal["process", "trainer"]
 
+ENDS = ("finished", "diverged")
+"""States of a trial that needs no further attempt."""
+
 
 def run_trial(trial: Trial, path: RunPath) -> str:
     """Bring a trial to its end and say how it ended: `finished`, `diverged` or `failed`.
@@ -25,9 +28,8 @@ def run_trial(trial: Trial, path: RunPath) -> str:
     retried by the caller.
     """
     run = RunDirectory(trial.config.run_dir)
-    state = trial_state(run)
-    if state in ("finished", "diverged"):
-        return state
+    if has_ended(run):
+        return trial_state(run)
     try:
         return _run(trial, run, path)
     except Exception as error:
@@ -77,6 +79,11 @@ def trial_state(run: RunDirectory) -> str:
     if state == "finished" and not run.scores.exists():
         return "interrupted"
     return state
+
+
+def has_ended(run: RunDirectory) -> bool:
+    """Whether a trial needs no further attempt: it is finished and scored, or diverged."""
+    return trial_state(run) in ENDS
 
 
 def trial_record(trial: Trial, sweep_dir: Any) -> dict[str, Any]:
