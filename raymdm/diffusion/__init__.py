@@ -5,7 +5,8 @@ Doors: `make_estimator` (config or preset name -> `Estimator`), `fit_density` (p
 """
 
 from raymdm.diffusion.density import TimeDensity, fit_density
-from raymdm.diffusion.estimator import Estimator, make_estimator
+from raymdm.diffusion.compose import make_estimator
+from raymdm.diffusion.estimator import Estimator
 from raymdm.diffusion.nelbo import nelbo
 from raymdm.diffusion.rows import Rows
 

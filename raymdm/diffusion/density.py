@@ -119,3 +119,10 @@ def epr_density(fit: EPRFit) -> TimeDensity:
         "probe_root_second_moment": fit.target.tolist(),
     }
     return TimeDensity(fit.curve(middle), origin)
+
+
+def power_density(epsilon: float) -> TimeDensity:
+    """f ∝ alpha(t)^-1/2, exact in every cell: no probe, weights below 2 (ours)."""
+    edges = np.linspace(0.0, 1.0, CELLS + 1)
+    root = np.sqrt((1.0 - epsilon) * edges + epsilon)
+    return TimeDensity(np.diff(root), {"kind": "power", "epsilon": epsilon})

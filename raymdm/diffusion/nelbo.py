@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from raymdm.diffusion.estimator import masked_cross_entropy
+from raymdm.diffusion.cross_entropy import masked_cross_entropy
 from raymdm.diffusion.noise import generator
 from raymdm.diffusion.rows import Rows
 

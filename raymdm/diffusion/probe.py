@@ -44,7 +44,7 @@ def probe_loss(
     """
     offsets = generator(seed, "probe", 0).random(rates)
     t = (np.arange(rates) + offsets) / rates
-    replicas = estimator.masker.replicas
+    replicas = estimator.law.replicas
     length = rows.input_ids.shape[1]
     second_moment = np.full(rates, np.nan)
     for index, rate in list(enumerate(t))[part::parts]:

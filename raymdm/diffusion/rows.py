@@ -14,12 +14,16 @@ class Rows:
         attention_mask: bool[B, L], true at real tokens.
         eligible: bool[B, L], the positions E that may be masked (the response); n = its row sums.
         samples: sample numbers of the rows, the address of their mask noise.
+        delimiters: bool[B, L], the response's answer delimiters, where the task names any.
+        syntax: bool[B, L], the prompt's syntax tokens, where the task names any.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     eligible: torch.Tensor
     samples: list[int]
+    delimiters: torch.Tensor | None = None
+    syntax: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -38,6 +42,8 @@ class Rows:
             attention_mask=attention[:, :length],
             eligible=self.eligible[start:stop, :length],
             samples=self.samples[start:stop],
+            delimiters=_cut(self.delimiters, start, stop, length),
+            syntax=_cut(self.syntax, start, stop, length),
         )
 
     def to(self, device: torch.device) -> "Rows":
@@ -47,4 +53,12 @@ class Rows:
             self.attention_mask.to(device),
             self.eligible.to(device),
             self.samples,
+            None if self.delimiters is None else self.delimiters.to(device),
+            None if self.syntax is None else self.syntax.to(device),
         )
+
+
+def _cut(
+    marks: torch.Tensor | None, start: int, stop: int, length: int
+) -> torch.Tensor | None:
+    return None if marks is None else marks[start:stop, :length]

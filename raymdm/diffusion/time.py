@@ -1,36 +1,65 @@
-"""Time samplers: from the uniforms of a global batch to mask rates t and their weights."""
+"""Time samplers: from a uniform number to a mask rate t, and the weight that goes with it."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from raymdm.diffusion.density import TimeDensity
 
 
-class TimeDraw(NamedTuple):
-    """Mask rates of a global batch and their importance weights, both float64[N]."""
-
-    t: np.ndarray
-    weight: np.ndarray
-
-
 class TimeSampler(Protocol):
-    """Maps u[N], the uniforms of the *global* optimiser step, to rates and weights with
-    E[weight · l(t)] = ∫ l(t) dt over [0,1].
-    """
+    """Maps uniforms to rates; E[weight(t) · l(t)] is the integral of l that it stands for."""
 
-    def __call__(self, uniforms: np.ndarray) -> TimeDraw:
-        """t[N] and weight[N]."""
+    def __call__(self, uniforms: np.ndarray) -> np.ndarray:
+        """t, float64, same shape as the uniforms in [0,1]."""
+
+    def weight(self, t: np.ndarray) -> np.ndarray:
+        """The importance weight of a row at rate t."""
+
+    def mass(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Probability that low <= t < high."""
 
 
 @dataclass(frozen=True)
 class UniformTime:
     """t = u, weight 1 (Standard)."""
 
-    def __call__(self, uniforms: np.ndarray) -> TimeDraw:
-        """t[N] and weight[N]."""
-        return TimeDraw(uniforms, np.ones_like(uniforms))
+    def __call__(self, uniforms: np.ndarray) -> np.ndarray:
+        """t = u."""
+        return uniforms
+
+    def weight(self, t: np.ndarray) -> np.ndarray:
+        """1."""
+        return np.ones_like(t)
+
+    def mass(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """The width."""
+        return high - low
+
+
+@dataclass(frozen=True)
+class ClippedTime:
+    """t uniform on [low, high], weight 1: the mean of g over that interval (BD3-LM, Arriola 2025).
+
+    Its target is not the loss over all rates, and its value cannot be compared with theirs.
+    """
+
+    low: float
+    high: float
+
+    def __call__(self, uniforms: np.ndarray) -> np.ndarray:
+        """t = low + (high - low) u."""
+        return self.low + (self.high - self.low) * uniforms
+
+    def weight(self, t: np.ndarray) -> np.ndarray:
+        """1."""
+        return np.ones_like(t)
+
+    def mass(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Share of the interval."""
+        inside = np.clip(high, self.low, self.high) - np.clip(low, self.low, self.high)
+        return inside / (self.high - self.low)
 
 
 @dataclass(frozen=True)
@@ -39,7 +68,14 @@ class ImportanceTime:
 
     density: TimeDensity
 
-    def __call__(self, uniforms: np.ndarray) -> TimeDraw:
-        """t[N] and weight[N]."""
-        t = self.density.icdf(uniforms)
-        return TimeDraw(t, self.density.weight(t))
+    def __call__(self, uniforms: np.ndarray) -> np.ndarray:
+        """t with F(t) = u."""
+        return self.density.icdf(uniforms)
+
+    def weight(self, t: np.ndarray) -> np.ndarray:
+        """1/f(t)."""
+        return self.density.weight(t)
+
+    def mass(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """F(high) - F(low)."""
+        return self.density.cdf(high) - self.density.cdf(low)

@@ -1,0 +1,78 @@
+"""How the uniforms of one global optimiser step are spread over [0,1) (StraTS, arXiv 2511.18159).
+
+Every worker computes all N of them, by address; a slot's place among the strata comes from a fresh
+permutation of the step, so that it does not depend on the order of the rows. Each u is uniform on
+its own, whatever the others are: that alone makes the estimate unbiased.
+"""
+
+from dataclasses import dataclass
+from math import isqrt
+from typing import Protocol
+
+import numpy as np
+
+from raymdm.diffusion.noise import generator, time_noise
+
+
+class Stratify(Protocol):
+    """The uniforms of a global batch."""
+
+    def __call__(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        """u[N] in [0,1], float64, one per slot of the global batch."""
+
+
+@dataclass(frozen=True)
+class IndependentUniforms:
+    """Independent of each other (Standard)."""
+
+    def __call__(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        """u[N] in [0,1)."""
+        return time_noise(seed, step, batch_size)
+
+
+@dataclass(frozen=True)
+class StratifiedUniforms:
+    """Equal strata, each with as many slots as the others (or one more).
+
+    Attributes:
+        strata: K; None takes floor(sqrt N), as the paper does. K >= N is the lattice
+            u_s = (pi(s) + v_s) / N.
+    """
+
+    strata: int | None = None
+
+    def __call__(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        """u[N] in [0,1)."""
+        strata = isqrt(batch_size) if self.strata is None else min(self.strata, batch_size)
+        place = _order(seed, step, batch_size)
+        # Where K does not divide N some strata have a slot more. Which ones is drawn anew for every
+        # step: were they always the first, each u alone would not be uniform.
+        offset = generator(seed, "time", step, 2).integers(strata)
+        stratum = (place + offset) % strata
+        return (stratum + time_noise(seed, step, batch_size)) / strata
+
+
+@dataclass(frozen=True)
+class LatticeUniforms:
+    """As many strata as slots: the limit of stratification."""
+
+    def __call__(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        """u[N] in [0,1)."""
+        return StratifiedUniforms(batch_size)(seed, step, batch_size)
+
+
+@dataclass(frozen=True)
+class AntitheticUniforms:
+    """Slots in pairs u and 1 - u; the odd one out is alone."""
+
+    def __call__(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        """u[N] in [0,1]."""
+        uniforms = time_noise(seed, step, batch_size)
+        order = _order(seed, step, batch_size)
+        pairs = order[: batch_size // 2 * 2].reshape(-1, 2)
+        uniforms[pairs[:, 1]] = 1.0 - uniforms[pairs[:, 0]]
+        return uniforms
+
+
+def _order(seed: int, step: int, batch_size: int) -> np.ndarray:
+    return generator(seed, "time", step, 1).permutation(batch_size)
