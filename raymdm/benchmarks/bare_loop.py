@@ -25,15 +25,15 @@ class Batch:
     Attributes:
         corrupted: int64[R, L], mask tokens in place.
         attention_mask: bool[R, L].
-        masked: bool[R, L], M of them true.
-        targets: int64[M], the tokens that were masked.
+        predicted: bool[R, L], M of them true.
+        targets: int64[M], the tokens there.
         factors: fp32[M], what each cross-entropy counts in the step's loss.
         tokens: real tokens of the rows, each row counted once.
     """
 
     corrupted: Tensor
     attention_mask: Tensor
-    masked: Tensor
+    predicted: Tensor
     targets: Tensor
     factors: Tensor
     tokens: int
@@ -42,13 +42,13 @@ class Batch:
 def draw_batches(job: Job, estimator: Estimator, steps: int, device: torch.device) -> list[Batch]:
     """The first steps of the run, with the run's own rates and masks.
 
-    The factors are written out from the definition of the loss (a mean over rows and views of
-    cross-entropies over mask probability and response length), apart from the code that trains.
+    The factors are written out from the definition of a step's loss: the mean over rows and views
+    of cross-entropies times coefficient and importance weight, over the response length.
     """
     seed, count = job.config.seed, job.config.training.batch_size
     batches = []
     for rows in read_steps(job.train, job.order, 0, steps):
-        draw = estimator.draw_time(seed, rows.step, count)
+        t = estimator.draw_time(seed, rows.step, count)
         part = collate(
             rows.input_ids,
             rows.prompt_lengths,
@@ -58,21 +58,21 @@ def draw_batches(job: Job, estimator: Estimator, steps: int, device: torch.devic
             pad_supervision=job.config.data.pad_supervision,
             max_length=job.manifest.max_length,
         )
-        masks = estimator.masks(part, draw.t, estimator.draw_noise(seed, rows.epoch, part))
-        views, masked = len(masks), masks.flatten(0, 1)
-        response = part.eligible.sum(-1).numpy()
-        alpha = (1 - estimator.epsilon) * draw.t + estimator.epsilon
+        drawn = estimator.views(part, t, estimator.draw_noise(seed, rows.epoch, part))
+        views, predicted = len(drawn.predicted), drawn.predicted.flatten(0, 1)
+        response = estimator.lengths(part).numpy()
         # 1/n for each row, or one n for the batch.
         lengths = response * count if estimator.normalize == "sample" else response.sum()
-        factor = np.tile(draw.weight / alpha / lengths / views, views)
+        factor = np.tile(estimator.weights(part, t) / lengths / views, views)[:, None]
+        factor = factor * drawn.coefficients.flatten(0, 1).numpy()
         ids = part.input_ids.repeat(views, 1)
         batches.append(
             Batch(
-                ids.masked_fill(masked, job.shape.mask_token_id).to(device),
+                ids.masked_fill(drawn.hidden.flatten(0, 1), job.shape.mask_token_id).to(device),
                 part.attention_mask.repeat(views, 1).to(device),
-                masked.to(device),
-                ids[masked].to(device),
-                torch.from_numpy(factor).float()[masked.nonzero()[:, 0]].to(device),
+                predicted.to(device),
+                ids[predicted].to(device),
+                torch.from_numpy(factor).float()[predicted].to(device),
                 int(part.attention_mask.sum()),
             )
         )
@@ -105,7 +105,7 @@ class BareLoop:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.training, self.done, self.job.steps)
         self.optimizer.zero_grad()
-        logits = self.model(batch.corrupted, batch.attention_mask, select=batch.masked)
+        logits = self.model(batch.corrupted, batch.attention_mask, select=batch.predicted)
         losses = functional.cross_entropy(logits, batch.targets, reduction="none")
         loss = (losses * batch.factors).sum()
         loss.backward()

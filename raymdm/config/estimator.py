@@ -13,7 +13,7 @@ class TimeSection(Section):
     sampler: Literal["uniform", "importance", "clipped"] = "uniform"
     """`uniform` on [0,1); `importance` from the density, weighted by 1/density (P-POTS); `clipped`
     uniform between the bounds, without a weight: another objective (BD3-LM)."""
-    bounds: tuple[float, float] = (0.3, 0.8)
+    bounds: list[float] = Field(default=[0.3, 0.8], min_length=2, max_length=2)
     """Least and greatest t of `clipped`."""
     stratify: Literal["none", "strata", "lattice", "antithetic"] = "none"
     """How the uniforms of a global step are spread before they become rates: `strata` equal ones

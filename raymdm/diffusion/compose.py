@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from raymdm.config.estimator import EstimatorSection, MaskerSection, TimeSection
 from raymdm.config.loading import read_file, validate
-from raymdm.diffusion.density import TimeDensity, power_density
+from raymdm.diffusion.density import CELLS, TimeDensity, power_density
 from raymdm.diffusion.estimator import Estimator
 from raymdm.diffusion.law import AutoregressiveLaw, CountLaw, Law, RateLaw
 from raymdm.diffusion.masking import (
@@ -61,14 +63,22 @@ def needs_probe(section: EstimatorSection) -> bool:
     return section.time.sampler == "importance" and section.density.kind not in ("power", "ap")
 
 
+def unweighted(section: EstimatorSection) -> EstimatorSection:
+    """The same composition with independent uniform rates: what a probe runs."""
+    return section.model_copy(update={"time": TimeSection()})
+
+
 def _time(section: EstimatorSection, density: TimeDensity | None) -> TimeSampler:
     if section.time.sampler == "clipped":
-        return ClippedTime(*section.time.bounds)
+        return ClippedTime(section.time.bounds[0], section.time.bounds[1])
     if section.time.sampler == "uniform":
         return UniformTime()
     if density is None and not needs_probe(section):
-        # Where `ap` starts, before the stream has told it anything.
-        density = power_density(section.epsilon).mixed(section.density.mixing)
+        # Also where `ap` starts, before the stream has told it anything. Exact counts have no pole
+        # at 0 that would ask for more rows there.
+        flat = section.density.kind == "ap" and section.masker.kind == "count"
+        start = TimeDensity(np.ones(CELLS)) if flat else power_density(section.epsilon)
+        density = start.mixed(section.density.mixing)
     if density is None:
         raise ConfigurationError(
             "estimator.time.sampler importance needs a density: fit one with fit_density, "

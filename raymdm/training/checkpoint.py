@@ -23,7 +23,7 @@ _PROGRESS = "progress.json"
 _RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 Progress = dict[str, Any]
-"""What is saved beside DeepSpeed's state: step, workers, best."""
+"""What is saved beside DeepSpeed's state: step, workers, best, stream."""
 
 
 def checkpoint_name(step: int) -> str:

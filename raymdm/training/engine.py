@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import nn
@@ -120,6 +121,22 @@ def global_sum(*values: float | torch.Tensor, device: torch.device) -> list[floa
     if torch.distributed.get_world_size() > 1:
         torch.distributed.all_reduce(total)
     return total.tolist()
+
+
+def gather_slots(
+    values: np.ndarray, slots: np.ndarray, batch_size: int, device: torch.device
+) -> np.ndarray:
+    """What all workers say of their rows, float64[C, N] in slot order, from this one's [C, B].
+
+    Each slot belongs to one worker, so the sum over workers adds only zeros: exact in any order.
+    """
+    whole = torch.zeros(len(values), batch_size, dtype=torch.float64)
+    whole[:, torch.as_tensor(slots)] = torch.from_numpy(values)
+    if torch.distributed.get_world_size() > 1:
+        shared = whole.to(device)
+        torch.distributed.all_reduce(shared)
+        whole = shared.cpu()
+    return whole.numpy()
 
 
 def full_state(engine: Any) -> dict[str, torch.Tensor] | None:

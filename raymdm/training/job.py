@@ -81,16 +81,27 @@ def model_shape(config: Config, manifest: Manifest) -> ModelShape:
     """Shape of the run's model, checked against the data's tokenizer.
 
     Raises:
-        CheckpointError: a starting model whose vocabulary or mask token are not the tokenizer's.
+        CheckpointError: a starting model whose vocabulary or mask token are not the tokenizer's, or
+            of the other kind (causal or masked) than the objective trains.
     """
     ids = {
         "mask_token_id": manifest.mask_token_id,
         "eos_token_id": manifest.eos_token_id,
         "pad_token_id": manifest.pad_token_id,
     }
+    causal = config.estimator.objective == "autoregressive"
     if config.model.init_from is None:
-        return shape_from_config(config.model, vocabulary_size=manifest.vocabulary_size, **ids)
+        return shape_from_config(
+            config.model, vocabulary_size=manifest.vocabulary_size, causal=causal, **ids
+        )
     shape = load_shape(config.model.init_from)
+    if shape.causal != causal:
+        kind, objective = ("causal", "autoregressive") if shape.causal else ("masked", "masked")
+        raise CheckpointError(
+            f"model.init_from {config.model.init_from}: a {kind} model cannot be trained with "
+            f"estimator.objective {config.estimator.objective}; set estimator.objective to "
+            f"{objective}, or start from another model"
+        )
     for name in ("mask_token_id", "eos_token_id"):
         if getattr(shape, name) != ids[name]:
             raise CheckpointError(

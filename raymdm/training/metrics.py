@@ -18,7 +18,10 @@ class MetricsSink:
 
     Columns: step (counted from 1), epoch, loss, gradient_norm, learning_rate, tokens_per_second,
     seconds (of training so far, resumes and waiting included), validation_nelbo (nats per
-    response token; NaN where it was not measured).
+    response token; NaN where it was not measured), and the noise of the stream
+    (`training/stream.py`): effective_sample_size (share of the batch that the importance weights
+    leave), weight_min, weight_max, variance_between_views, variance_between_rates,
+    variance_between_rows (of one row's weighted loss, from the recent past), density_drift.
     """
 
     def __init__(self, run: RunDirectory, config: Config, steps: int, done: int) -> None:

@@ -1,18 +1,27 @@
-"""The density of the mask rate of a run: probed once on rank 0, shared with every worker."""
+"""The density of the mask rate of a run: probed by all workers, fitted on rank 0, shared."""
 
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
+import torch
 import torch.distributed
 
-from raymdm.data.collate import collate
-from raymdm.diffusion import TimeDensity, fit_density
-from raymdm.diffusion.estimator import Estimator, make_estimator
+from raymdm.data.collate import collate_rows
+from raymdm.diffusion import Rows, TimeDensity, make_estimator
+from raymdm.diffusion.compose import unweighted
+from raymdm.diffusion.count_probe import CountMoments, count_probe
+from raymdm.diffusion.fit import density_from_counts, density_from_curve
+from raymdm.diffusion.gradients import Sketch, gradient_parameters
 from raymdm.diffusion.noise import generator
-from raymdm.diffusion.probe import positive, probe_loss
+from raymdm.diffusion.probe import Curve, grid_probe
 from raymdm.errors import CheckpointError
 from raymdm.models import Backbone
 from raymdm.training.job import Job
+
+SKETCH = 512
+"""Numbers that a probed gradient is reduced to; its norm is kept exactly beside them."""
+
+Share = TypeVar("Share", Curve, CountMoments)
 
 
 def shared_density(job: Job, model: Backbone) -> TimeDensity:
@@ -24,14 +33,7 @@ def shared_density(job: Job, model: Backbone) -> TimeDensity:
     first = torch.distributed.get_rank() == 0
     density = _shared(_stored(job) if first else None)
     if density is None:
-        t, moments = _probe(job, model)
-        section = job.config.estimator.density
-        assert section.kind == "epr"
-        if first:
-            density = fit_density(
-                t, moments, starts=section.fit_starts, mixing=section.mixing, seed=job.config.seed
-            )
-        density = _shared(density)
+        density = _shared(_probed(job, model))
     assert density is not None
     if first and not job.run.density.exists():
         density.save(job.run.density)
@@ -57,41 +59,70 @@ def _stored(job: Job) -> TimeDensity | None:
         raise CheckpointError(f"density file {source}: {error}") from error
 
 
-def _probe(job: Job, model: Backbone) -> tuple[np.ndarray, np.ndarray]:
-    """The probe curve, measured with the run's own masker on training rows by all workers."""
-    workers = torch.distributed.get_world_size()
-    section = job.config.estimator.density
-    probe = section.probe
-    uniform = job.config.estimator.model_copy(
-        update={"time": job.config.estimator.time.model_copy(update={"sampler": "uniform"})}
+def _probed(job: Job, model: Backbone) -> TimeDensity | None:
+    """The density fitted to a probe of the starting model, on rank 0; None elsewhere."""
+    section, seed = job.config.estimator, job.config.seed
+    probe = section.density.probe
+    rows = probe_rows(job, probe.rows).to(next(model.parameters()).device)
+    gradient = None
+    if section.density.moment == "gradient":
+        parameters = gradient_parameters(model, "all")
+        gradient = (parameters, Sketch(seed, SKETCH, parameters))
+    part, parts = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    estimator = make_estimator(unweighted(section))
+    mask_token_id = job.shape.mask_token_id
+    if probe.kind == "count":
+        counts = _merged(
+            count_probe(
+                model,
+                mask_token_id,
+                rows,
+                seed=seed,
+                draws=probe.draws,
+                batch_size=probe.batch_size,
+                gradient=gradient,
+                eligible=estimator.eligible(rows),
+                part=part,
+                parts=parts,
+            )
+        )
+        return density_from_counts(counts, section, seed) if part == 0 else None
+    curve = _merged(
+        grid_probe(
+            model,
+            mask_token_id,
+            rows,
+            estimator,
+            seed=seed,
+            rates=probe.rates,
+            masks=probe.masks,
+            batch_size=probe.batch_size,
+            gradient=gradient,
+            part=part,
+            parts=parts,
+        )
     )
-    estimator: Estimator = make_estimator(uniform)
-    chosen = generator(job.config.seed, "probe", 0, 1).permutation(len(job.train))[: probe.rows]
-    rows = job.train.read(chosen.tolist())
-    batch = collate(
-        [row["input_ids"] for row in rows],
-        [row["prompt_length"] for row in rows],
+    return density_from_curve(curve, section, seed) if part == 0 else None
+
+
+def probe_rows(job: Job, count: int) -> Rows:
+    """Training rows that a probe looks at, a function of the seed."""
+    chosen = generator(job.config.seed, "probe", 0, 1).permutation(len(job.train))[:count]
+    return collate_rows(
+        job.train.read(chosen.tolist()),
         chosen,
         pad_token_id=job.shape.pad_token_id,
         eos_token_id=job.shape.eos_token_id,
         pad_supervision=job.config.data.pad_supervision,
         max_length=job.manifest.max_length,
     )
-    t, moments = probe_loss(
-        model,
-        job.shape.mask_token_id,
-        batch.to(next(model.parameters()).device),
-        estimator,
-        seed=job.config.seed,
-        rates=probe.rates,
-        masks=probe.masks,
-        batch_size=probe.batch_size,
-        part=torch.distributed.get_rank(),
-        parts=workers,
-    )
-    if workers > 1:
-        measured: list[np.ndarray] = [moments] * workers
-        torch.distributed.all_gather_object(measured, moments)
-        for part, share in enumerate(measured):
-            moments[part::workers] = share[part::workers]
-    return t, positive(moments)
+
+
+def _merged(share: Share) -> Share:
+    """The whole measurement, from every worker's share of it."""
+    workers = torch.distributed.get_world_size()
+    if workers == 1:
+        return share
+    shares: list[Share] = [share] * workers
+    torch.distributed.all_gather_object(shares, share)
+    return type(share).merged(shares)

@@ -1,4 +1,7 @@
-"""The held-out NELBO during training, on frozen noise that is the same for every run."""
+"""The held-out NELBO during training, on frozen noise that is the same for every run.
+
+Of a causal model it is the exact negative log-likelihood.
+"""
 
 from typing import Any
 
@@ -6,7 +9,7 @@ import torch
 import torch.distributed
 
 from raymdm.data.collate import collate
-from raymdm.diffusion import nelbo
+from raymdm.diffusion import bound
 from raymdm.training.engine import global_sum
 from raymdm.training.job import Job
 
@@ -39,10 +42,11 @@ class Validation:
         if self.rows is None:
             return float("nan")
         engine.eval()
-        result = nelbo(
+        result = bound(
             engine,
             self.job.shape.mask_token_id,
             self.rows,
+            causal=self.job.shape.causal,
             exact_up_to=0,
             draws=self.job.config.training.validation_draws,
             batch_size=self.batch_size,

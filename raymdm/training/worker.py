@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 
@@ -20,14 +21,16 @@ from raymdm.config import Config
 from raymdm.data.collate import collate
 from raymdm.data.stream import StepRows
 from raymdm.diffusion import Estimator, Rows, TimeDensity, make_estimator
+from raymdm.diffusion.compose import needs_probe
 from raymdm.models import Backbone, save_model
 from raymdm.training.checkpoint import Reporter, load_engine, save_engine
-from raymdm.training.engine import full_state, global_sum, start_engine, step_engine
+from raymdm.training.engine import full_state, gather_slots, global_sum, start_engine, step_engine
 from raymdm.training.job import Job, Outcome, initial_model
 from raymdm.training.metrics import MetricsSink
 from raymdm.training.probing import shared_density
 from raymdm.training.run_directory import write_json
 from raymdm.training.schedule import learning_rate
+from raymdm.training.stream import TrainingStream
 from raymdm.training.validation import Validation
 
 
@@ -72,11 +75,11 @@ class Worker:
 
         model = initial_model(config, job.shape).to(self.device)
         density: TimeDensity | None = None
-        if config.estimator.time.sampler == "importance":
+        if needs_probe(config.estimator):
             if self.first:
                 job.run.write_status(message="probing the starting model for its density of t")
             density = shared_density(job, model)
-        self.estimator: Estimator = make_estimator(config.estimator, density)
+        self.stream = TrainingStream(config, job.run, make_estimator(config.estimator, density))
         self.engine: Any = start_engine(model, config, self.micro_batch, self.accumulation)
         self.done = 0
         self.last_checkpoint: int | None = None
@@ -85,21 +88,28 @@ class Worker:
         if progress is not None:
             self.done = self.last_checkpoint = progress["step"]
             self.best = progress["best"]
+            self.stream.restore(progress["stream"])
         self.validation = Validation(job, self.device, self.micro_batch)
         self.sink = MetricsSink(job.run, config, job.steps, self.done) if self.first else None
         self._clock = time.monotonic()
 
+    @property
+    def estimator(self) -> Estimator:
+        """The composition as of now: an adaptive density changes it."""
+        return self.stream.estimator
+
     def step(self, rows: StepRows) -> str | None:
         """One optimiser step; what was wrong with it, if the loss or gradient is not finite."""
         config = self.job.config
-        step = self.done
-        draw = self.estimator.draw_time(config.seed, step, config.training.batch_size)
-        t, weight = draw.t[rows.slots], draw.weight[rows.slots]
+        step, estimator = self.done, self.estimator
+        all_t = estimator.draw_time(config.seed, step, config.training.batch_size)
+        t = all_t[rows.slots]
         batch = self._collate(rows)
-        noise = self.estimator.draw_noise(config.seed, rows.epoch, batch)
-        (denominator,) = global_sum(
-            self.estimator.row_denominators(batch).sum(), device=self.device
-        )
+        weight = estimator.weights(batch, t)
+        noise = estimator.draw_noise(config.seed, rows.epoch, batch)
+        denominators = estimator.row_denominators(batch).double().numpy()
+        (denominator,) = global_sum(denominators.sum(), device=self.device)
+        offsets = self.stream.offsets(t, weight, denominators)
         rate = learning_rate(config.training, step, self.job.steps)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
@@ -109,31 +119,43 @@ class Worker:
         for start in micro_batches:
             stop = min(start + self.micro_batch, len(batch))
             part = batch.slice(start, stop)
-            values = self.estimator.row_losses(
+            values = estimator.view_losses(
                 self.engine,
                 self.job.shape.mask_token_id,
                 part.to(self.device),
                 t[start:stop],
                 noise[:, start:stop, : part.input_ids.shape[1]],
             )
-            weighted = values * torch.from_numpy(weight[start:stop]).to(values)
-            losses.append(weighted.detach().double())
+            losses.append(values.detach().double().cpu())
+            weighted = values.mean(0) * torch.from_numpy(weight[start:stop]).to(values)
+            # A control variate is added as numbers: it moves the loss, not the gradient.
+            controlled = weighted + torch.from_numpy(offsets[start:stop]).to(values)
             # DeepSpeed averages over workers and accumulation steps; ours is one global sum.
             scale = self.workers * self.accumulation / denominator
-            self.engine.backward(weighted.sum() * scale)
+            self.engine.backward(controlled.sum() * scale)
             if start != micro_batches[-1]:
                 self.engine.step()
-        row_losses = torch.cat(losses)
-        total, tokens = global_sum(row_losses.sum(), batch.attention_mask.sum(), device=self.device)
-        loss = total / denominator
+        view_losses = torch.cat(losses, dim=1).numpy()
+        gathered = gather_slots(
+            np.vstack([weight, offsets, denominators, view_losses]),
+            rows.slots,
+            config.training.batch_size,
+            self.device,
+        )
+        (tokens,) = global_sum(batch.attention_mask.sum(), device=self.device)
+        all_weight, all_offsets, all_denominators, all_losses = np.split(gathered, [1, 2, 3])
+        loss = float((all_weight[0] * all_losses.mean(0) + all_offsets[0]).sum() / denominator)
         if not math.isfinite(loss):
-            bad = rows.samples[~torch.isfinite(row_losses).cpu().numpy()]
+            bad = rows.samples[~np.isfinite(view_losses).all(0)]
             return self._diverged(f"the loss is {loss}", bad)
         norm = step_engine(self.engine)
         if not math.isfinite(norm):
             return self._diverged(f"the gradient norm is {norm}", rows.samples[:0])
         self.done += 1
-        self._after_step(rows.epoch, loss, norm, rate, tokens)
+        noise_columns = self.stream.update(
+            self.done, all_t, all_weight[0], all_losses, all_denominators[0]
+        )
+        self._after_step(rows.epoch, loss, norm, rate, tokens, noise_columns)
         return None
 
     def close(self, state: str, message: str | None = None) -> Outcome:
@@ -164,7 +186,15 @@ class Worker:
             max_length=self.job.manifest.max_length,
         )
 
-    def _after_step(self, epoch: int, loss: float, norm: float, rate: float, tokens: float) -> None:
+    def _after_step(
+        self,
+        epoch: int,
+        loss: float,
+        norm: float,
+        rate: float,
+        tokens: float,
+        noise: dict[str, float],
+    ) -> None:
         training = self.job.config.training
         last = self.done == self.job.steps
         saves = training.checkpoint_every and self.done % training.checkpoint_every == 0
@@ -187,6 +217,7 @@ class Worker:
                 learning_rate=rate,
                 tokens_per_second=tokens / (now - self._clock),
                 validation_nelbo=measured,
+                **noise,
             )
         if saves:
             self._checkpoint({} if math.isnan(measured) else {"validation_nelbo": measured})
@@ -194,7 +225,12 @@ class Worker:
         self.measured = measured
 
     def _checkpoint(self, metrics: dict[str, float]) -> None:
-        progress = {"step": self.done, "workers": self.workers, "best": self.best}
+        progress = {
+            "step": self.done,
+            "workers": self.workers,
+            "best": self.best,
+            "stream": self.stream.state(),
+        }
         if self.sink is not None:
             # Before the checkpoint: a resume drops later rows, but cannot bring back lost ones.
             self.sink.flush()

@@ -1,6 +1,6 @@
 """A backbone and rows small enough that every mask can be listed, and exact values over them."""
 
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,8 @@ from torch import Tensor
 from raymdm.diffusion import Estimator, Rows
 from raymdm.diffusion.density import TimeDensity
 from raymdm.diffusion.epr import fit_epr
+from raymdm.diffusion.law import CountLaw, RateLaw
+from raymdm.diffusion.masking import ComplementMasker, RotationMasker
 from raymdm.models import Backbone, ModelShape, build_model
 
 MASK = 10
@@ -17,7 +19,7 @@ PROMPT, RESPONSE = (3, 7), (1, 4, 2, 8)
 FIXTURES = Path(__file__).resolve().parents[2].parent / "shared" / "fixtures"
 
 
-def tiny_model(dtype: torch.dtype = torch.float64) -> Backbone:
+def tiny_model(dtype: torch.dtype = torch.float64, *, causal: bool = False) -> Backbone:
     shape = ModelShape(
         vocabulary_size=12,
         hidden_size=8,
@@ -28,6 +30,7 @@ def tiny_model(dtype: torch.dtype = torch.float64) -> Backbone:
         mask_token_id=MASK,
         eos_token_id=8,
         pad_token_id=9,
+        **({"causal": True} if causal else {}),
     )
     return build_model(shape, seed=3, initializer_std=0.6).to(dtype)
 
@@ -64,6 +67,8 @@ def repeated(row: Rows, times: int) -> Rows:
         row.attention_mask[:1].repeat(times, 1),
         row.eligible[:1].repeat(times, 1),
         list(range(times)),
+        None if row.delimiters is None else row.delimiters[:1].repeat(times, 1),
+        None if row.syntax is None else row.syntax[:1].repeat(times, 1),
     )
 
 
@@ -113,29 +118,49 @@ def gauss(low: float, high: float, order: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def expected_loss(model: Backbone, estimator: Estimator, row: Rows, t: float) -> Tensor:
-    """The exact mean of `estimator.row_losses` over its noise at a rate t.
-
-    Masks can change only where U crosses alpha or 1 - alpha. So each U of the row takes one value
-    inside every interval between those, weighted by the interval's length: the joint law of all
-    views, of every replica.
-    """
-    alpha = float(estimator.mask_probability(np.array(t)))
-    edges = np.unique([0.0, min(alpha, 1 - alpha), max(alpha, 1 - alpha), 1.0])
-    middles, lengths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-    positions = row.eligible[0].nonzero()[:, 0]
-    replicas = estimator.masker.replicas
-    if (
-        replicas > 1
-    ):  # Independent views mask where U < alpha: two intervals do, and halve the work.
-        middles, lengths = np.array([alpha / 2, (1 + alpha) / 2]), np.array([alpha, 1 - alpha])
-    cells = np.array(list(product(range(len(middles)), repeat=replicas * len(positions))))
-    probability = torch.from_numpy(lengths[cells].prod(-1))
-    noise = torch.full((replicas, len(cells), row.input_ids.shape[1]), 0.5, dtype=torch.float64)
-    values = middles[cells].reshape(len(cells), replicas, len(positions))
-    noise[:, :, positions] = torch.from_numpy(values).transpose(0, 1)
+    """The exact mean of `estimator.row_losses` over its noise at a rate t, of a single row."""
+    positions = estimator.eligible(row)[0].nonzero()[:, 0]
+    cells, probability = noise_cells(estimator, len(positions), t)
+    shape = (estimator.law.replicas, len(cells), row.input_ids.shape[1])
+    noise = torch.full(shape, 0.5, dtype=torch.float64)
+    noise[:, :, positions] = cells.transpose(0, 1)
     rows = repeated(row, len(cells))
     losses = estimator.row_losses(model, MASK, rows, np.full(len(cells), t), noise)
     return (probability * losses).sum()
+
+
+def noise_cells(estimator: Estimator, n: int, t: float) -> tuple[Tensor, Tensor]:
+    """Noise [C, R, n] that stands for all noise at a rate t, and its probability [C].
+
+    Rates: masks can change only where U crosses a threshold, so each U takes one value inside every
+    interval between thresholds: the joint law of all views. Counts: only the order of the U counts.
+    """
+    law = estimator.law
+    if isinstance(law, CountLaw):
+        orders = list(product(permutations(range(n)), repeat=law.replicas))
+        values = (torch.tensor(orders, dtype=torch.float64) + 0.5) / n
+        return values, torch.full((len(orders),), 1 / len(orders), dtype=torch.float64)
+    if not isinstance(law, RateLaw):  # it reads no noise
+        return torch.full((1, 1, n), 0.5, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    edges, views = [0.0, 1.0], law.masker.views
+    rotated = isinstance(law.masker, RotationMasker)
+    for rate in {t, 1 - t} if isinstance(law.masker, ComplementMasker) else {t}:
+        alpha = float(law.mask_probability(np.array(rate)))
+        raised = {"same": [], "raised": [min(alpha + law.delta, 1.0)]}.get(
+            law.delimiter_rates, [alpha + law.delta * (1 - alpha)]
+        )
+        for q in [alpha, *raised]:
+            reflected = [] if rotated or views == 1 else [1 - q]
+            shifted = [((q - k / views) % 1.0, k / views) for k in range(views if rotated else 0)]
+            edges += [q, *reflected, *(edge for pair in shifted for edge in pair)]
+    found = np.unique(np.clip(edges, 0.0, 1.0))
+    middles, lengths = (found[1:] + found[:-1]) / 2, np.diff(found)
+    if law.replicas > 1:
+        alpha = float(law.mask_probability(np.array(t)))
+        middles, lengths = np.array([alpha / 2, (1 + alpha) / 2]), np.array([alpha, 1 - alpha])
+    cells = np.array(list(product(range(len(middles)), repeat=law.replicas * n)))
+    probability = torch.from_numpy(lengths[cells].prod(-1))
+    return torch.from_numpy(middles[cells]).view(len(cells), law.replicas, n), probability
 
 
 def fitted_density(cells: int = 6, mixing: float = 0.05) -> TimeDensity:

@@ -1,0 +1,43 @@
+"""From what a probe measured to the density that a composition asks for."""
+
+from raymdm.config.estimator import EstimatorSection
+from raymdm.diffusion.count_probe import CountMoments, count_curve, rate_moments
+from raymdm.diffusion.density import TimeDensity, density_curve, fit_density
+from raymdm.diffusion.noise import generator
+from raymdm.diffusion.probe import Curve
+
+import numpy as np
+
+
+def density_from_curve(curve: Curve, section: EstimatorSection, seed: int) -> TimeDensity:
+    """The density fitted to a curve of moments against the rate (or the share k/n masked)."""
+    density = section.density
+    root = density_curve(curve.second, curve.mean_square, density.target)
+    return fit_density(
+        curve.t,
+        root,
+        kind=density.kind,
+        starts=density.fit_starts,
+        mixing=density.mixing,
+        seed=seed,
+        epsilon=section.epsilon,
+    )
+
+
+def density_from_counts(
+    moments: CountMoments, section: EstimatorSection, seed: int
+) -> TimeDensity:
+    """The density fitted to a count probe: over rates, or over shares for exact counts."""
+    return density_from_curve(counted_curve(moments, section, seed), section, seed)
+
+
+def counted_curve(moments: CountMoments, section: EstimatorSection, seed: int) -> Curve:
+    """The curve that a composition's density is fitted to, from a count probe."""
+    density = section.density
+    if section.normalize == "token":
+        moments = moments.by_token()
+    if section.masker.kind == "count":
+        return count_curve(moments, density.probe.rates, density.moment)
+    rates = density.probe.rates
+    t = (np.arange(rates) + generator(seed, "probe", 0).random(rates)) / rates
+    return rate_moments(moments, t, section.epsilon, density.moment)
