@@ -9,7 +9,7 @@ from.
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -88,41 +88,110 @@ def fit_density(
     t: np.ndarray,
     root_second_moment: np.ndarray,
     *,
+    kind: str = "epr",
     starts: int = 20,
     mixing: float = 0.05,
     seed: int = 0,
+    epsilon: float = 1e-3,
 ) -> TimeDensity:
-    """The EPR density nearest to a probe curve, mixed with uniform.
+    """The density of a kind that is nearest to a probe curve, mixed with uniform.
 
     Args:
         t: float64[T], increasing rates in (0,1).
-        root_second_moment: float64[T], sqrt(E[l²|t]) at those rates, not normalised.
+        root_second_moment: float64[T], as from `density_curve`, not normalised.
+        kind: `epr`, `epr_pole` or `tabulated`.
         starts: seeded starting points of the fit.
         mixing: share of the uniform density.
         seed: of the starting points.
+        epsilon: of alpha(t), for the pole.
 
     Raises:
-        ValueError: rates that do not increase, or moments that are not positive and finite.
+        ValueError: an unknown kind, rates that do not increase, or moments that are not positive
+            and finite.
     """
-    fit = fit_epr(t, root_second_moment, starts=starts, seed=seed)
-    return epr_density(fit).mixed(mixing)
+    if kind == "tabulated":
+        density = tabulated_density(t, root_second_moment)
+    elif kind in ("epr", "epr_pole"):
+        pole = epsilon if kind == "epr_pole" else None
+        density = epr_density(
+            fit_epr(t, root_second_moment, starts=starts, seed=seed, pole_epsilon=pole)
+        )
+    else:
+        raise ValueError(f"density kind {kind} is not fitted: epr, epr_pole and tabulated are")
+    return density.mixed(mixing)
+
+
+def density_curve(
+    second: np.ndarray, mean_square: np.ndarray, target: Literal["iid", "stratified"]
+) -> np.ndarray:
+    """What the density should follow: sqrt(g² + v) for independent rates, sqrt(v) for stratified.
+
+    Args:
+        second: float64[T], E|y|² at the rates of a probe, y the loss or its gradient.
+        mean_square: float64[T], an estimate of |E y|², so that v is the difference. Where noise
+            leaves less than 1% of the second moment, v is taken to be that.
+        target: which limit the density minimises.
+
+    Returns:
+        float64[T], positive.
+    """
+    square = second if target == "iid" else np.maximum(second - mean_square, 0.01 * second)
+    return np.sqrt(positive(square))
+
+
+def positive(moments: np.ndarray) -> np.ndarray:
+    """The curve with zeros (rates at which no mask hit any token) at its least positive value."""
+    return np.maximum(moments, moments[moments > 0].min(initial=np.inf))
 
 
 def epr_density(fit: EPRFit) -> TimeDensity:
-    """The fitted curve on the whole of [0,1], at the midpoints of the cells."""
-    middle = (np.arange(CELLS) + 0.5) / CELLS
+    """The fitted curve on the whole of [0,1].
+
+    The paper's curve is taken at the midpoints of the cells. The pole changes by half within the
+    first of them, where alpha goes from epsilon to about twice that, so its curve is averaged over
+    each cell.
+    """
+    pole = fit.pole_epsilon is not None
+    nodes, weights = np.polynomial.legendre.leggauss(8 if pole else 1)
+    t = (np.arange(CELLS)[:, None] + (nodes + 1) / 2) / CELLS
     origin = {
-        "kind": "epr",
+        "kind": "epr_pole" if pole else "epr",
         "parameters": fit.parameters,
         "kl": fit.kl,
-        "probe_t": fit.t.tolist(),
-        "probe_root_second_moment": fit.target.tolist(),
+        **({"epsilon": fit.pole_epsilon} if pole else {}),
+        **_probe(fit.t, fit.target),
     }
-    return TimeDensity(fit.curve(middle), origin)
+    return TimeDensity(fit.curve(t) @ weights / 2, origin)
+
+
+def tabulated_density(t: np.ndarray, root_second_moment: np.ndarray) -> TimeDensity:
+    """The probe itself: linear between its rates, constant beyond them, zeros raised.
+
+    Args:
+        t: float64[T], increasing rates in (0,1).
+        root_second_moment: float64[T], not normalised.
+
+    Raises:
+        ValueError: rates that do not increase, or moments that are negative or not finite.
+    """
+    if t.ndim != 1 or t.shape != root_second_moment.shape or (np.diff(t) <= 0).any():
+        raise ValueError("a tabulated density needs increasing rates and one moment for each")
+    if not np.isfinite(root_second_moment).all() or (root_second_moment < 0).any():
+        raise ValueError("probe moments must be finite, and none negative")
+    middle = (np.arange(CELLS) + 0.5) / CELLS
+    cells = np.interp(middle, t, positive(root_second_moment))
+    return TimeDensity(cells, {"kind": "tabulated", **_probe(t, root_second_moment)})
 
 
 def power_density(epsilon: float) -> TimeDensity:
-    """f ∝ alpha(t)^-1/2, exact in every cell: no probe, weights below 2 (ours)."""
+    """The density f ∝ alpha(t)^-1/2, exact in every cell: no probe (ours).
+
+    Its weights 2 sqrt(alpha) / (1 + sqrt(epsilon)) stay below 2 / (1 + sqrt(epsilon)).
+    """
     edges = np.linspace(0.0, 1.0, CELLS + 1)
     root = np.sqrt((1.0 - epsilon) * edges + epsilon)
     return TimeDensity(np.diff(root), {"kind": "power", "epsilon": epsilon})
+
+
+def _probe(t: np.ndarray, root_second_moment: np.ndarray) -> dict[str, Any]:
+    return {"probe_t": t.tolist(), "probe_root_second_moment": root_second_moment.tolist()}

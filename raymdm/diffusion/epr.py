@@ -5,6 +5,10 @@
 fitted by minimising KL(w / ∫w || f) over the probe's grid, integrals by the trapezoid rule, with
 L-BFGS-B from several seeded starts (arXiv 2511.18159, section 4.1 and appendix). Scaling a, b by c²
 and D by c changes nothing: compare densities, never parameters.
+
+The noise of the number of masked tokens gives E[l²|t] a pole of 1/alpha(t) at low rates, which
+these terms cannot follow. The variant with a pole (ours) adds c/alpha(t) under the root, c >= 0 and
+alpha(t) = (1 - epsilon) t + epsilon.
 """
 
 from dataclasses import dataclass
@@ -13,27 +17,45 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-NAMES = ("a", "b", "D", "r", "q", "kappa", "m")
-_START = np.array([-0.3, 0.4, -1.0, 0.3, 0.2, -0.2, 0.2])
+NAMES = ("a", "b", "D", "r", "q", "kappa", "m", "c")
+_START = np.array([-0.3, 0.4, -1.0, 0.3, 0.2, -0.2, 0.2, -1.0])
+_LEAST = np.array([0.0, 0, 0, 1, 1, 0, 1, 0])
 _SPREAD = 0.6
 
 
 @dataclass(frozen=True)
 class EPRFit:
-    """A fitted curve, the KL it reached (nats), and the probe it was fitted to."""
+    """A fitted curve, the KL it reached (nats), its probe, and the epsilon of its pole."""
 
     parameters: dict[str, float]
     kl: float
     t: np.ndarray
     target: np.ndarray
+    pole_epsilon: float | None = None
 
     def curve(self, t: np.ndarray) -> np.ndarray:
-        """The curve at t, not normalised; float64, same shape."""
-        return np.sqrt(_square(np.asarray(t, dtype=np.float64), *self.parameters.values()))
+        """The curve at t in [0,1], not normalised; float64, same shape."""
+        t = np.asarray(t, dtype=np.float64)
+        values = [self.parameters[name] for name in NAMES if name in self.parameters]
+        return np.sqrt(_square(t, _pole(t, self.pole_epsilon), *values))
 
 
-def fit_epr(t: np.ndarray, target: np.ndarray, *, starts: int = 20, seed: int = 0) -> EPRFit:
+def fit_epr(
+    t: np.ndarray,
+    target: np.ndarray,
+    *,
+    starts: int = 20,
+    seed: int = 0,
+    pole_epsilon: float | None = None,
+) -> EPRFit:
     """Fit the curve to `target[T]` (not normalised) on the rates `t[T]`.
+
+    Args:
+        t: float64[T], T >= 8.
+        target: float64[T], a root second moment.
+        starts: starting points, the first of them fixed.
+        seed: of the others.
+        pole_epsilon: epsilon of alpha(t) for the variant with a pole; None for the paper's curve.
 
     Raises:
         ValueError: rates that do not increase inside [0,1], or a target that is not positive.
@@ -49,23 +71,30 @@ def fit_epr(t: np.ndarray, target: np.ndarray, *, starts: int = 20, seed: int = 
     density = target / np.trapezoid(target, t)
     entropy = np.trapezoid(density * np.log(density), t)
     weights = _trapezoid_weights(t)
+    pole = _pole(t, pole_epsilon)
+    size = len(NAMES) - (pole is None)
 
     random = np.random.default_rng(seed)
     results = [
         minimize(
             _cross_entropy,
-            _START + (_SPREAD * random.standard_normal(7) if start else 0.0),
-            args=(t, density * weights, weights),
+            _START[:size] + (_SPREAD * random.standard_normal(size) if start else 0.0),
+            args=(t, density * weights, weights, pole),
             jac=True,
             method="L-BFGS-B",
-            bounds=[(-30.0, 30.0)] * 7,
+            bounds=[(-30.0, 30.0)] * size,
             options={"maxiter": 2000, "maxfun": 4000, "ftol": 1e-13, "gtol": 1e-9},
         )
         for start in range(starts)
     ]
     best = min(results, key=lambda result: result.fun)
-    parameters = dict(zip(NAMES, _constrained(best.x).tolist(), strict=True))
-    return EPRFit(parameters, float(best.fun + entropy), t, target)
+    parameters = dict(zip(NAMES, _constrained(best.x).tolist(), strict=False))
+    return EPRFit(parameters, float(best.fun + entropy), t, target, pole_epsilon)
+
+
+def _pole(t: np.ndarray, epsilon: float | None) -> np.ndarray | None:
+    """1/alpha(t), or None for the curve without it."""
+    return None if epsilon is None else 1.0 / ((1.0 - epsilon) * t + epsilon)
 
 
 def _trapezoid_weights(t: np.ndarray) -> np.ndarray:
@@ -75,38 +104,53 @@ def _trapezoid_weights(t: np.ndarray) -> np.ndarray:
 
 def _constrained(raw: np.ndarray) -> np.ndarray:
     """Softplus of every raw parameter; the three exponents start at 1."""
-    return np.logaddexp(0.0, raw) + np.array([0, 0, 0, 1, 1, 0, 1.0])
+    return np.logaddexp(0.0, raw) + _LEAST[: len(raw)]
 
 
 def _square(
-    t: np.ndarray, a: float, b: float, scale: float, r: float, q: float, kappa: float, m: float
+    t: np.ndarray,
+    pole: np.ndarray | None,
+    a: float,
+    b: float,
+    scale: float,
+    r: float,
+    q: float,
+    kappa: float,
+    m: float,
+    c: float = 0.0,
 ) -> np.ndarray:
-    return a * t**r + b * (1 - t) ** q + scale**2 * np.exp(2 * kappa * t**m)
+    square = a * t**r + b * (1 - t) ** q + scale**2 * np.exp(2 * kappa * t**m)
+    return square if pole is None else square + c * pole
 
 
 def _cross_entropy(
-    raw: np.ndarray, t: np.ndarray, target: np.ndarray, weights: np.ndarray
+    raw: np.ndarray,
+    t: np.ndarray,
+    target: np.ndarray,
+    weights: np.ndarray,
+    pole: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
     """-∫ target log f and its gradient in the raw parameters; `target` carries the quadrature."""
-    a, b, scale, r, q, kappa, m = _constrained(raw)
+    parameters = _constrained(raw)
+    a, b, scale, r, q, kappa, m = parameters[:7]
     log_t = np.log(np.maximum(t, 1e-300))
     log_s = np.log(np.maximum(1 - t, 1e-300))
     rise, fall, power = t**r, (1 - t) ** q, t**m
     bump = scale**2 * np.exp(2 * kappa * power)
-    square = a * rise + b * fall + bump
+    square = _square(t, pole, *parameters)
     root = np.sqrt(square)
     total = float(np.sum(weights * root))
     value = -np.sum(target * 0.5 * np.log(square)) + np.log(total)
-    slopes = np.stack(
-        [
-            rise,
-            fall,
-            2 * bump / scale,
-            a * rise * log_t,
-            b * fall * log_s,
-            2 * bump * power,
-            2 * bump * kappa * power * log_t,
-        ]
-    )
-    gradient = slopes @ (0.5 * (weights / (root * total) - target / square))
+    slopes = [
+        rise,
+        fall,
+        2 * bump / scale,
+        a * rise * log_t,
+        b * fall * log_s,
+        2 * bump * power,
+        2 * bump * kappa * power * log_t,
+    ]
+    if pole is not None:
+        slopes.append(pole)
+    gradient = np.stack(slopes) @ (0.5 * (weights / (root * total) - target / square))
     return float(value), gradient * expit(raw)

@@ -1,21 +1,57 @@
-"""Probe a model for the curve that a density is fitted to: sqrt(E[l²|t]) over the whole of (0,1).
+"""Probe a model on a grid of rates for the curve that a density is fitted to.
 
-The expectation is over rows and masks, so it holds the whole conditional second moment g² + v
-(paper, section 4.1). Everything is addressed by the seed and runs in micro-batches of a fixed size,
-in row order, summed in float64: the result does not depend on the cluster.
+The expectations are over rows and masks, so the second moment is the whole g² + v (paper, section
+4.1). Everything is addressed by the seed and runs in micro-batches of a fixed size, in row order,
+summed in float64: the result does not depend on the cluster.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from raymdm.diffusion.density import positive
 from raymdm.diffusion.estimator import Estimator
 from raymdm.diffusion.noise import generator, mask_noise
 from raymdm.diffusion.rows import Rows
 
+__all__ = ["Curve", "grid_probe", "positive", "probe_loss"]
 
-@torch.no_grad()
-def probe_loss(
+
+@dataclass(frozen=True)
+class Curve:
+    """Moments of a row's value y (its loss, or the gradient of that) given the rate.
+
+    Attributes:
+        t: float64[T], increasing rates.
+        second: float64[T], E|y|² over rows and masks.
+        mean_square: float64[T], |E y|², without bias: from products of different rows, so that
+            noise can make it negative; NaN for a single row.
+    """
+
+    t: np.ndarray
+    second: np.ndarray
+    mean_square: np.ndarray
+
+    @classmethod
+    def merged(cls, shares: Sequence["Curve"]) -> "Curve":
+        """The whole curve from the shares of all workers, each NaN where others measured."""
+        return cls(
+            shares[0].t,
+            first_measured([share.second for share in shares]),
+            first_measured([share.mean_square for share in shares]),
+        )
+
+
+def first_measured(shares: Sequence[np.ndarray]) -> np.ndarray:
+    """The first share that is not NaN, element by element."""
+    return reduce(lambda one, other: np.where(np.isnan(one), other, one), shares)
+
+
+def grid_probe(
     model: nn.Module,
     mask_token_id: int,
     rows: Rows,
@@ -27,16 +63,16 @@ def probe_loss(
     batch_size: int = 64,
     part: int = 0,
     parts: int = 1,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The probe curve: t[T] and sqrt(E[l²|t])[T], float64.
+) -> Curve:
+    """The moments at T rates, one in each of T equal strata of (0,1).
 
     Args:
         model: as `Estimator.row_losses` calls it.
         mask_token_id: the id that replaces masked tokens.
         rows: the S training rows probed at every rate.
-        estimator: the run's composition; its masker and objective are used, its time sampler not.
+        estimator: the run's composition; its law and views are used, its time sampler not.
         seed: the run's seed.
-        rates: T, one rate in each of T equal strata of (0,1).
+        rates: T.
         masks: M masks per row and rate.
         batch_size: rows of one forward, views not counted.
         part: which share of the rates to measure; the others stay NaN.
@@ -46,26 +82,49 @@ def probe_loss(
     t = (np.arange(rates) + offsets) / rates
     replicas = estimator.law.replicas
     length = rows.input_ids.shape[1]
-    second_moment = np.full(rates, np.nan)
+    second, mean_square = np.full((2, rates), np.nan)
     for index, rate in list(enumerate(t))[part::parts]:
         noise = mask_noise(seed, index + 1, rows.samples, length, masks * replicas, "probe")
-        values = []
+        squares, sums = 0.0, np.zeros((len(rows), 1))
         for draw in range(masks):
             plane = noise[draw * replicas : (draw + 1) * replicas]
-            for start in range(0, len(rows), batch_size):
-                chunk = rows.slice(start, start + batch_size)
-                losses = estimator.row_losses(
-                    model,
-                    mask_token_id,
-                    chunk,
-                    np.full(len(chunk), rate),
-                    plane[:, start : start + batch_size, : chunk.input_ids.shape[1]],
-                )
-                values.append(losses.double().cpu().numpy())
-        second_moment[index] = np.mean(np.concatenate(values) ** 2)
-    return t, np.sqrt(second_moment)
+            values = _losses(model, mask_token_id, rows, estimator, rate, plane, batch_size)
+            squares += float((values**2).sum())
+            sums[:, 0] += values
+        second[index] = squares / (masks * len(rows))
+        mean_square[index] = _product_of_different_rows(sums / masks)
+    return Curve(t, second, mean_square)
 
 
-def positive(moments: np.ndarray) -> np.ndarray:
-    """The curve with zeros (rates at which no mask hit any token) at its least positive value."""
-    return np.maximum(moments, moments[moments > 0].min(initial=np.inf))
+@torch.no_grad()
+def _losses(
+    model: nn.Module,
+    mask_token_id: int,
+    rows: Rows,
+    estimator: Estimator,
+    rate: float,
+    plane: Tensor,
+    batch_size: int,
+) -> np.ndarray:
+    """float64[S] for one noise plane[R, S, L]."""
+    values = []
+    for start in range(0, len(rows), batch_size):
+        chunk = rows.slice(start, start + batch_size)
+        noise = plane[:, start : start + batch_size, : chunk.input_ids.shape[1]]
+        t = np.full(len(chunk), rate)
+        losses = estimator.row_losses(model, mask_token_id, chunk, t, noise)
+        values.append(losses.double().cpu().numpy())
+    return np.concatenate(values)
+
+
+def _product_of_different_rows(means: np.ndarray) -> float:
+    """Mean of y_s · y_r over all pairs s != r, from the rows' means[S, dim]; NaN for S = 1."""
+    pairs = len(means) * (len(means) - 1)
+    total = (means.sum(0) ** 2).sum() - (means**2).sum()
+    return float(total / pairs) if pairs else np.nan
+
+
+def probe_loss(*args: object, **options: object) -> tuple[np.ndarray, np.ndarray]:
+    """t[T] and sqrt(E[l²|t])[T]: `grid_probe` under its old name."""
+    curve = grid_probe(*args, **options)  # type: ignore[arg-type]
+    return curve.t, np.sqrt(curve.second)
