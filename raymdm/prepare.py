@@ -23,7 +23,7 @@ from raymdm.command import (
 )
 from raymdm.config import Config
 from raymdm.config.loading import fingerprint
-from raymdm.data.encoding import choose_template
+from raymdm.data.encoding import check_offsets, choose_template
 from raymdm.data.manifest import FORMAT, Manifest, SplitManifest, read_manifest, write_manifest
 from raymdm.data.pipeline import Preparation, Progress, first_pages, training_texts
 from raymdm.data.report import progress_line, show
@@ -88,7 +88,7 @@ def prepare(config: Config, *, verbose: bool = False) -> dict[str, Any]:
     folder = Path(config.data.folder).expanduser().absolute()
     train, test = open_sources(config, task)
     sources = {"train": train.digest()} | ({"test": test.digest()} if test else {})
-    mark = _fingerprint(config, sources)
+    mark = _fingerprint(config, task, sources)
     if already_prepared(folder, mark):
         Console(stderr=True).print(f"{folder} is prepared already, with these settings")
         return read_manifest(folder).model_dump()
@@ -112,6 +112,7 @@ def prepare(config: Config, *, verbose: bool = False) -> dict[str, Any]:
             fingerprint=mark,
         )
         tokenizer = make_tokenizer(config, work, progress)
+        check_offsets(tokenizer, task)
         tokenizer.save_pretrained(work.tokenizer)
         work = replace(work, template=choose_template(tokenizer, config.prepare.template))
         splits = write_splits(config, work, test, making, progress)
@@ -219,16 +220,22 @@ def generated_rows(config: Config) -> tuple[int, int]:
     )
 
 
-def _fingerprint(config: Config, sources: dict[str, str]) -> str:
-    """Changes with every setting and every source file, and with a tokenizer's folder."""
+def _fingerprint(config: Config, task: TaskSpec, sources: dict[str, str]) -> str:
+    """Changes with every setting and every source file, and with a tokenizer's folder.
+
+    Of the patterns those count that were searched, the task's own too; a folder without any has the
+    fingerprint that it had before there were marks.
+    """
     tokenizer_files = {}
     folder = Path(config.prepare.tokenizer).expanduser()
     if config.prepare.tokenizer != "bpe" and folder.is_dir():
         tokenizer_files = {p.name: file_digest(str(p)) for p in sorted(folder.glob("*token*"))}
+    patterns = {"delimiters": task.delimiters, "syntax": task.syntax}
     return fingerprint(
         {
+            **{field: searched for field, searched in patterns.items() if searched},
             "format": FORMAT,
-            "task": config.task.model_dump(),
+            "task": config.task.model_dump(exclude=set(patterns)),
             "prepare": config.prepare.model_dump(),
             "sources": sources,
             "tokenizer_files": tokenizer_files,

@@ -1,8 +1,9 @@
 """Keys of the task, of `raymdm prepare`, and of the prepared data that training reads."""
 
+import re
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from raymdm.config.section import Section
 
@@ -18,6 +19,17 @@ class TaskSection(Section):
     """Response as a format string over the same fields; null takes the task's own."""
     options: dict[str, Any] = {}
     """Options of the task itself, e.g. the difficulty of a generated one."""
+    delimiters: list[str] | None = None
+    """Regular expressions of the response's answer delimiters; null takes the task's own."""
+    syntax: list[str] | None = None
+    """Regular expressions of the prompt's syntax, e.g. HTML tags; null takes the task's own."""
+
+    @field_validator("delimiters", "syntax")
+    @classmethod
+    def _patterns_compile(cls, patterns: list[str] | None) -> list[str] | None:
+        for pattern in patterns or ():
+            check_pattern(pattern)
+        return patterns
 
 
 class PrepareSection(Section):
@@ -66,3 +78,11 @@ class DataSection(Section):
     max_length with EOS, and those positions belong to the response (LLaDA's fine-tuning)."""
     rows_per_block: int = Field(default=2048, ge=1)
     """Rows of one streamed block per worker; larger blocks cost memory, smaller ones overhead."""
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise ValueError, naming the pattern, where it is not a regular expression."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError) as error:
+        raise ValueError(f"{pattern!r} is not a regular expression ({error})") from error

@@ -1,7 +1,7 @@
 """Token rows of different lengths as one padded batch."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ def collate(
     eos_token_id: int,
     pad_supervision: Literal["none", "eos"] = "none",
     max_length: int | None = None,
+    delimiters: Sequence[Sequence[int]] | None = None,
+    syntax: Sequence[Sequence[int]] | None = None,
 ) -> Rows:
-    """Rows padded on the right.
+    """Rows padded on the right, with marks (all False where none are given).
 
     Args:
         input_ids: B token rows, each ending in one real EOS.
@@ -30,6 +32,8 @@ def collate(
         pad_supervision: `none` pads to the longest row and hides the padding; `eos` fills every row
             to `max_length` with EOS that belongs to the response.
         max_length: needed for `eos`, a property of the data set: the batch must not decide it.
+        delimiters: B lists of positions, the response's answer delimiters.
+        syntax: B lists of positions, the prompt's syntax.
     """
     longest = max(len(row) for row in input_ids)
     if pad_supervision == "eos":
@@ -50,4 +54,38 @@ def collate(
         torch.from_numpy(attention),
         torch.from_numpy(eligible),
         [int(sample) for sample in samples],
+        _marks(delimiters, len(ids), longest),
+        _marks(syntax, len(ids), longest),
     )
+
+
+def collate_rows(
+    rows: Sequence[Mapping[str, Any]],
+    samples: Sequence[int] | np.ndarray,
+    *,
+    pad_token_id: int,
+    eos_token_id: int,
+    pad_supervision: Literal["none", "eos"] = "none",
+    max_length: int | None = None,
+) -> Rows:
+    """Rows as `RowIndex.read` returns them, collated with their marks; see `collate`."""
+    return collate(
+        [row["input_ids"] for row in rows],
+        [row["prompt_length"] for row in rows],
+        samples,
+        pad_token_id=pad_token_id,
+        eos_token_id=eos_token_id,
+        pad_supervision=pad_supervision,
+        max_length=max_length,
+        delimiters=[row.get("delimiters", ()) for row in rows],
+        syntax=[row.get("syntax", ()) for row in rows],
+    )
+
+
+def _marks(positions: Sequence[Sequence[int]] | None, rows: int, length: int) -> torch.Tensor:
+    """bool[rows, length], True at each row's positions."""
+    marks = torch.zeros(rows, length, dtype=torch.bool)
+    for row, marked in enumerate(positions or ()):
+        if marked:
+            marks[row, list(marked)] = True
+    return marks

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from raymdm.data.schema import MARKS
 from raymdm.errors import DataError
 
 
@@ -20,12 +21,14 @@ class RowIndex:
         offsets: int64[N], byte offset of each row.
         lengths: int64[N], tokens of each row.
         prompt_lengths: int64[N].
+        marks: which of the optional fields `MARKS` some row has.
     """
 
     path: str
     offsets: np.ndarray
     lengths: np.ndarray
     prompt_lengths: np.ndarray
+    marks: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -45,20 +48,23 @@ def index_rows(path: Path, vocabulary_size: int) -> RowIndex:
 
     Raises:
         DataError: missing or empty file, broken line, missing field, wrong type, an id outside the
-            vocabulary, or a prompt_length that leaves no response; names file and line.
+            vocabulary, a prompt_length that leaves no response, or a mark outside its part of the
+            row; names file and line.
     """
     offsets: list[int] = []
     lengths: list[int] = []
     prompt_lengths: list[int] = []
+    marks: set[str] = set()
     offset = 0
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    length, prompt_length = _check(line, f"{path}, line {number}", vocabulary_size)
+                    row = _check(line, f"{path}, line {number}", vocabulary_size)
                     offsets.append(offset)
-                    lengths.append(length)
-                    prompt_lengths.append(prompt_length)
+                    lengths.append(len(row["input_ids"]))
+                    prompt_lengths.append(row["prompt_length"])
+                    marks.update(field for field in MARKS if row.get(field))
                 offset += len(line)
     except OSError as error:
         raise DataError(
@@ -66,10 +72,16 @@ def index_rows(path: Path, vocabulary_size: int) -> RowIndex:
         ) from error
     if not offsets:
         raise DataError(f"{path}: the file has no rows; run `raymdm prepare` on data that has some")
-    return RowIndex(str(path), np.array(offsets), np.array(lengths), np.array(prompt_lengths))
+    return RowIndex(
+        str(path),
+        np.array(offsets),
+        np.array(lengths),
+        np.array(prompt_lengths),
+        frozenset(marks),
+    )
 
 
-def _check(line: bytes, where: str, vocabulary_size: int) -> tuple[int, int]:
+def _check(line: bytes, where: str, vocabulary_size: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -98,4 +110,18 @@ def _check(line: bytes, where: str, vocabulary_size: int) -> tuple[int, int]:
             f"{where}: token id {bad} is outside the vocabulary of {vocabulary_size}; "
             "was the row made with another tokenizer?"
         )
-    return len(ids), prompt_length
+    _check_marks(row, "delimiters", "response", range(prompt_length, len(ids)), where)
+    _check_marks(row, "syntax", "prompt", range(prompt_length), where)
+    return row
+
+
+def _check_marks(row: dict[str, Any], field: str, part: str, allowed: range, where: str) -> None:
+    marks = row.get(field, [])
+    if not isinstance(marks, list) or not all(type(position) is int for position in marks):
+        raise DataError(f"{where}: {field} must be a list of integers, positions in input_ids")
+    for position in marks:
+        if position not in allowed:
+            raise DataError(
+                f"{where}: {field} has position {position}, outside the {part} ({allowed.start} <= "
+                f"position < {allowed.stop}); mend or remove it"
+            )

@@ -37,6 +37,10 @@ class SplitManifest(BaseModel):
     """Length of the longest response, EOS included."""
     sha256: str
     """Hash of the file's content."""
+    rows_with_delimiters: int = 0
+    """Rows whose response has marked answer delimiters."""
+    rows_with_syntax: int = 0
+    """Rows whose prompt has marked syntax."""
 
 
 class Manifest(BaseModel):
@@ -102,3 +106,30 @@ def read_manifest(folder: str | Path) -> Manifest:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise DataError(f"{path}: {key}: {first['msg']}; prepare the folder again") from error
+
+
+def check_marks(
+    folder: str | Path, manifest: Manifest, *, delimiters: bool = False, syntax: bool = False
+) -> None:
+    """Check that some training row has the marks that an estimator needs.
+
+    Args:
+        folder: The prepared folder, for messages.
+        manifest: Its manifest.
+        delimiters: Whether answer delimiters have a mask rate of their own (ISAD).
+        syntax: Whether the prompt's syntax may be masked (SyRM).
+
+    Raises:
+        DataError: no training row has them; says which key needs them.
+    """
+    train = manifest.splits["train"]
+    if delimiters and not train.rows_with_delimiters:
+        raise DataError(
+            "estimator.delimiters.rates other than same needs rows with marked delimiters; "
+            f"data.folder {folder} has none: set task.delimiters and prepare again"
+        )
+    if syntax and not train.rows_with_syntax:
+        raise DataError(
+            "estimator.eligible response_and_syntax needs rows with marked syntax; "
+            f"data.folder {folder} has none: set task.syntax and prepare again"
+        )

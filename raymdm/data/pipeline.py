@@ -138,7 +138,14 @@ class Preparation:
         if row["line"] is None:
             split.too_long += 1
             return False
-        split.add(row["line"], row["tokens"], row["response_tokens"], row["wrong"])
+        split.add(
+            row["line"],
+            row["tokens"],
+            row["response_tokens"],
+            wrong=row["wrong"],
+            has_delimiters=row["has_delimiters"],
+            has_syntax=row["has_syntax"],
+        )
         return True
 
     def _lines(self, work: Work, chunks: list[Chunk]) -> Iterator[dict[str, Any]]:

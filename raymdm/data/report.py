@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raymdm.data.pipeline import Progress
+from raymdm.data.schema import MARKS
 
 
 @contextmanager
@@ -60,6 +61,14 @@ def show(manifest: dict[str, Any], folder: str, response_length: int | None) -> 
     console.print(
         f"vocabulary {manifest['vocabulary_size']:,}, {manifest['template']} template", style="dim"
     )
+    for mark in MARKS:
+        counts = [
+            f"{split[f'rows_with_{mark}']:,} of {split['rows']:,} {name}"
+            for name, split in manifest["splits"].items()
+            if split[f"rows_with_{mark}"]
+        ]
+        if counts:
+            console.print(f"rows with {mark}: {', '.join(counts)}", style="dim", soft_wrap=True)
     test = manifest["splits"]["test"]
     if test["wrong_by_own_scorer"]:
         console.print(

@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 SPLITS = ("train", "validation", "test")
+MARKS = ("delimiters", "syntax")
+"""Optional fields of a row: positions in `input_ids` of the response's answer delimiters and of the
+prompt's syntax."""
 TEST_SHARE = 0.1
 """Share of a generated task's problems that belongs to the test split, whatever rows are asked for:
 asking for more training rows never moves a problem out of the test split."""
@@ -18,7 +22,15 @@ def split_file(split: str) -> str:
     return f"{split}.jsonl"
 
 
-def row_line(input_ids: list[int], prompt_length: int, row_id: str, reference: str | None) -> bytes:
+def row_line(
+    input_ids: list[int],
+    prompt_length: int,
+    row_id: str,
+    reference: str | None,
+    *,
+    delimiters: Sequence[int] = (),
+    syntax: Sequence[int] = (),
+) -> bytes:
     """One line of a prepared file; there is loss on positions >= prompt_length.
 
     Args:
@@ -26,10 +38,16 @@ def row_line(input_ids: list[int], prompt_length: int, row_id: str, reference: s
         prompt_length: Tokens of the prompt.
         row_id: Where the row came from, or its own name.
         reference: What scoring needs, as JSON text; None in training rows.
+        delimiters: Positions of answer delimiters, all >= prompt_length; left out when empty.
+        syntax: Positions of syntax tokens, all < prompt_length; left out when empty.
     """
     row: dict[str, Any] = {"input_ids": input_ids, "prompt_length": prompt_length, "id": row_id}
     if reference is not None:
         row["reference"] = reference
+    if delimiters:
+        row["delimiters"] = list(delimiters)
+    if syntax:
+        row["syntax"] = list(syntax)
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 

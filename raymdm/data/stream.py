@@ -19,6 +19,7 @@ from ray.data.block import BlockMetadata
 
 from raymdm.data.jsonl import RowIndex
 from raymdm.data.order import Order
+from raymdm.data.schema import MARKS
 from raymdm.errors import RunError
 
 _BLOCK_TOKENS = 8 * 2**20  # 32 MiB
@@ -35,6 +36,8 @@ class StepRows:
         samples: int64[B], sample numbers.
         input_ids: B token rows.
         prompt_lengths: int64[B].
+        delimiters: of every row the positions of its answer delimiters.
+        syntax: of every row the positions of its prompt's syntax.
     """
 
     step: int
@@ -43,6 +46,8 @@ class StepRows:
     samples: np.ndarray
     input_ids: list[np.ndarray]
     prompt_lengths: np.ndarray
+    delimiters: list[list[int]]
+    syntax: list[list[int]]
 
 
 def read_steps(
@@ -59,6 +64,8 @@ def read_steps(
             samples,
             [np.array(row["input_ids"], dtype=np.int64) for row in rows],
             np.array([row["prompt_length"] for row in rows], dtype=np.int64),
+            [row.get("delimiters", []) for row in rows],
+            [row.get("syntax", []) for row in rows],
         )
 
 
@@ -94,6 +101,8 @@ def iterate_steps(
                 f"{expected}; resume from the last checkpoint, and please report this"
             )
         by_slot = np.argsort(columns["slot"])
+        unmarked: list[list[int]] = [[]] * size
+        delimiters, syntax = (columns.get(field, unmarked) for field in MARKS)
         yield StepRows(
             expected,
             order.epoch(expected),
@@ -101,6 +110,8 @@ def iterate_steps(
             np.array(columns["sample"])[by_slot],
             [np.array(columns["input_ids"][row], dtype=np.int64) for row in by_slot],
             np.array(columns["prompt_length"], dtype=np.int64)[by_slot],
+            [delimiters[row] for row in by_slot],
+            [syntax[row] for row in by_slot],
         )
 
 
@@ -159,16 +170,19 @@ class _BlockReader:
     def __call__(self) -> list[pa.Table]:
         index = ray.get(self.index)
         steps = read_steps(index, self.order, self.first, self.stop, self.part, self.workers)
-        return [pa.concat_tables([_table(rows) for rows in steps])]
+        return [pa.concat_tables([_table(rows, index.marks) for rows in steps])]
 
 
-def _table(rows: StepRows) -> pa.Table:
-    return pa.table(
-        {
-            "step": pa.array([rows.step] * len(rows.slots), pa.int64()),
-            "slot": pa.array(rows.slots, pa.int64()),
-            "sample": pa.array(rows.samples, pa.int64()),
-            "input_ids": pa.array([row.astype(np.int32) for row in rows.input_ids]),
-            "prompt_length": pa.array(rows.prompt_lengths, pa.int64()),
-        }
-    )
+def _table(rows: StepRows, marks: frozenset[str]) -> pa.Table:
+    columns = {
+        "step": pa.array([rows.step] * len(rows.slots), pa.int64()),
+        "slot": pa.array(rows.slots, pa.int64()),
+        "sample": pa.array(rows.samples, pa.int64()),
+        "input_ids": pa.array([row.astype(np.int32) for row in rows.input_ids]),
+        "prompt_length": pa.array(rows.prompt_lengths, pa.int64()),
+    }
+    # One schema for all blocks: a column is there if any row of the file has such marks.
+    for field, positions in zip(MARKS, (rows.delimiters, rows.syntax), strict=True):
+        if field in marks:
+            columns[field] = pa.array(positions, pa.list_(pa.int32()))
+    return pa.table(columns)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from raymdm.config.data import TaskSection
-from raymdm.data.encoding import Encoder, Template
+from raymdm.data.encoding import Encoder, Template, Tokens
 from raymdm.data.schema import Role, prompt_key, reference_text, row_line, split_of
 from raymdm.data.sources import CHUNK_ROWS, Chunk, Row, Source
 from raymdm.data.tokenizer import load_tokenizer
@@ -29,6 +29,8 @@ LINES = pa.schema(
         ("tokens", pa.int64()),
         ("response_tokens", pa.int64()),
         ("wrong", pa.bool_()),
+        ("has_delimiters", pa.bool_()),
+        ("has_syntax", pa.bool_()),
         ("error", pa.string()),  # the rest of an erroneous row is empty
     ]
 )
@@ -121,8 +123,10 @@ def _lines(
 ) -> list[dict[str, Any]]:
     """Finished lines of some examples: tokenized together, which is much faster."""
     usable = [placed for placed in group if isinstance(placed, Placed)]
-    prompts = encoder.prompts([placed.example.prompt for placed in usable])
-    responses = encoder.responses([placed.example.response for placed in usable])
+    prompts = encoder.marked_prompts([placed.example.prompt for placed in usable], task.syntax)
+    responses = encoder.marked_responses(
+        [placed.example.response for placed in usable], task.delimiters
+    )
     lines: list[dict[str, Any]] = []
     for placed, prompt, response in zip(usable, prompts, responses, strict=True):
         try:
@@ -141,9 +145,10 @@ def _lines(
 
 
 def _line(
-    placed: Placed, prompt: list[int], response: list[int], work: Work, task: TaskSpec
+    placed: Placed, prompt: Tokens, response: Tokens, work: Work, task: TaskSpec
 ) -> dict[str, Any]:
-    example, tokens = placed.example, len(prompt) + len(response)
+    example, start = placed.example, len(prompt.ids)
+    tokens = start + len(response.ids)
     fits = tokens <= work.max_length
     row_id = example.id or placed.row.id
     # Training rows are never scored, and are many.
@@ -152,14 +157,26 @@ def _line(
     if fits and placed.split == "test":
         # Through JSON, as evaluation will read it: a scorer that needs a tuple shows here.
         wrong = task.score(example.response, json.loads(reference or "{}")) < 1.0
+    line = None
+    if fits:
+        line = row_line(
+            prompt.ids + response.ids,
+            start,
+            row_id,
+            reference,
+            delimiters=[start + position for position in response.marks],
+            syntax=prompt.marks,
+        )
     return {
         "split": placed.split,
         "key": placed.key,
         "id": row_id,
-        "line": row_line(prompt + response, len(prompt), row_id, reference) if fits else None,
+        "line": line,
         "tokens": tokens,
-        "response_tokens": len(response),
+        "response_tokens": len(response.ids),
         "wrong": wrong,
+        "has_delimiters": bool(response.marks),
+        "has_syntax": bool(prompt.marks),
     }
 
 

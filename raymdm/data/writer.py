@@ -23,12 +23,23 @@ class SplitWriter:
         self.too_long = 0
         self.duplicates = 0
         self.wrong = 0
+        self.with_delimiters = 0
+        self.with_syntax = 0
         self._longest_response = 0
         self._lengths: Counter[int] = Counter()
         self._digest = hashlib.sha256()
         self._file = open(folder / split_file(split), "wb")  # noqa: SIM115  closed by `close`
 
-    def add(self, line: bytes, tokens: int, response_tokens: int, wrong: bool) -> None:
+    def add(
+        self,
+        line: bytes,
+        tokens: int,
+        response_tokens: int,
+        *,
+        wrong: bool,
+        has_delimiters: bool,
+        has_syntax: bool,
+    ) -> None:
         """Write a finished line."""
         self._file.write(line)
         self._digest.update(line)
@@ -36,6 +47,8 @@ class SplitWriter:
         self._longest_response = max(self._longest_response, response_tokens)
         self.rows += 1
         self.wrong += wrong
+        self.with_delimiters += has_delimiters
+        self.with_syntax += has_syntax
 
     def close(self) -> SplitManifest:
         """Finish the file."""
@@ -51,6 +64,8 @@ class SplitWriter:
             longest_row=max(self._lengths, default=0),
             longest_response=self._longest_response,
             sha256=self._digest.hexdigest(),
+            rows_with_delimiters=self.with_delimiters,
+            rows_with_syntax=self.with_syntax,
         )
 
     def _median(self) -> int:

@@ -11,6 +11,7 @@ from raymdm.tasks.template import check_template, fill_template
 
 PROMPT = "{question}\n"
 RESPONSE = "{answer}"
+DELIMITER = "####"
 
 
 def make(section: TaskSection) -> TaskSpec:
@@ -30,7 +31,7 @@ def make(section: TaskSection) -> TaskSpec:
 
     def example(row: Mapping[str, Any]) -> Example:
         answer = fill_template("{answer}", row, "the task gsm8k")
-        if "####" not in answer or final_number(answer) is None:
+        if DELIMITER not in answer or final_number(answer) is None:
             raise DataError("field 'answer' does not end with '#### <number>'")
         return Example(
             prompt=fill_template(prompt, row, "task.prompt_template"),
@@ -38,7 +39,7 @@ def make(section: TaskSection) -> TaskSpec:
             reference={"question": row.get("question", ""), "answer": answer},
         )
 
-    return TaskSpec("gsm8k", example, final_number, score)
+    return TaskSpec("gsm8k", example, final_number, score, delimiters=(DELIMITER,))
 
 
 def score(text: str, reference: Mapping[str, Any]) -> float:

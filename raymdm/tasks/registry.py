@@ -1,8 +1,9 @@
 """The registry: names of tasks and the functions that make them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from raymdm.config.data import TaskSection
+from raymdm.config.data import TaskSection, check_pattern
 from raymdm.errors import ConfigurationError
 from raymdm.tasks import gsm8k, reasoning
 from raymdm.tasks.spec import TaskSpec
@@ -32,9 +33,11 @@ def register_task(name: str, make: MakeTask) -> None:
 def get_task(task: str | TaskSection) -> TaskSpec:
     """The task of that name, or as the configuration section describes it.
 
+    The section's delimiters and syntax, where it gives any, replace the task's own.
+
     Raises:
-        ConfigurationError: an unknown task (names the nearest one), a broken template or
-            options that the task does not know.
+        ConfigurationError: an unknown task (names the nearest one), a broken template or pattern,
+            or options that the task does not know.
     """
     section = TaskSection(name=task) if isinstance(task, str) else task
     family = section.name.partition(":")[0]
@@ -44,4 +47,14 @@ def get_task(task: str | TaskSection) -> TaskSpec:
             f"task.name: unknown task {section.name!r}{nearest(family, _MAKERS)}; known: "
             f"{', '.join(sorted(_MAKERS))} (your own module is registered with --import)"
         )
-    return make(section)
+    made = make(section)
+    if section.delimiters is not None:
+        made = replace(made, delimiters=tuple(section.delimiters))
+    if section.syntax is not None:
+        made = replace(made, syntax=tuple(section.syntax))
+    try:
+        for pattern in (*made.delimiters, *made.syntax):
+            check_pattern(pattern)
+    except ValueError as error:
+        raise ConfigurationError(f"task {section.name}: {error}") from error
+    return made

@@ -41,3 +41,7 @@ class TaskSpec:
     generate: Callable[[int, int], Sequence[Mapping[str, Any]]] | None = None
     """(seed, page number) -> the `PAGE_ROWS` raw rows of that page; None for a task without a
     generator. A pure function, so that pages can be made in any order and on any machine."""
+    delimiters: tuple[str, ...] = ()
+    """Regular expressions of the answer delimiters, searched in the response."""
+    syntax: tuple[str, ...] = ()
+    """Regular expressions of the syntax, such as HTML tags, searched in the prompt."""

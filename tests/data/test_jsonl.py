@@ -41,6 +41,14 @@ def test_rows_come_back_by_sample_number_in_any_order(tmp_path: Path) -> None:
         ({**GOOD, "input_ids": []}, "line 2: prompt_length 2 leaves no response"),
         ({**GOOD, "input_ids": [5, 6, 99]}, "line 2: token id 99 is outside the vocabulary of 10"),
         ({**GOOD, "input_ids": [5, 6, -1]}, "line 2: token id -1 is outside the vocabulary of 10"),
+        ({**GOOD, "delimiters": 2}, "line 2: delimiters must be a list of integers"),
+        ({**GOOD, "delimiters": [2.0]}, "line 2: delimiters must be a list of integers"),
+        ({**GOOD, "syntax": [True]}, "line 2: syntax must be a list of integers"),
+        ({**GOOD, "syntax": None}, "line 2: syntax must be a list of integers"),
+        ({**GOOD, "delimiters": [2, 1]}, "line 2: delimiters has position 1, outside the response"),
+        ({**GOOD, "delimiters": [4]}, r"has position 4, outside the response \(2 <= position < 4"),
+        ({**GOOD, "syntax": [-1]}, "line 2: syntax has position -1, outside the prompt"),
+        ({**GOOD, "syntax": [1, 2]}, r"has position 2, outside the prompt \(0 <= position < 2"),
     ],
 )
 def test_a_broken_row_is_named_by_file_and_line(tmp_path: Path, line: object, message: str) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import typer
+from transformers import ByT5Tokenizer
 from typer.testing import CliRunner, Result
 
 from raymdm.config.loading import load_config
@@ -321,10 +322,69 @@ def test_all_rows_too_long(run: Run) -> None:
         (["prepare.test=generate"], "prepare.test: leave it null"),
         (["prepare.template=chat"], "no chat template"),
         (["prepare.max_length=6"], "wanted 300"),
+        (["task.delimiters=['(']"], "task.delimiters: '(' is not a regular expression"),
     ],
 )
 def test_bad_settings(run: Run, keys: list[str], message: str) -> None:
     assert message in refused(run(*SMALL, *keys))
+
+
+def marked_texts(field: str, split: str = "train") -> list[list[str]]:
+    """Of every row the texts of its marked tokens."""
+    tokenizer = load_encoder("out").tokenizer
+    return [
+        [tokenizer.decode([row["input_ids"][position]]) for position in row.get(field, [])]
+        for row in rows_of(split)
+    ]
+
+
+def test_delimiters_and_syntax_are_marked(run: Run) -> None:
+    rows = problems(0, 40)
+    rows[3]["question"] = "What is 3 plus 1?"
+    write_rows("train.jsonl", rows)
+    write_rows("test.jsonl", problems(50, 55))
+    keys = ["prepare.train=train.jsonl", "prepare.test=test.jsonl"]
+    keys += ["prepare.vocabulary_size=300", "prepare.validation_fraction=0.0"]
+    result = run(*keys, r"task.syntax=['\+ \d\?']", config="tasks/gsm8k")
+    assert result.exit_code == 0, result.output
+    assert marked_texts("delimiters") == [["####"]] * 40, "merged to one token"
+    syntax = marked_texts("syntax")
+    assert syntax.pop(3) == []
+    assert {"".join(texts) for texts in syntax} == {" + 1?"}, "the space belongs to its token"
+    train, test = (read_manifest("out").splits[split] for split in ("train", "test"))
+    assert (train.rows_with_delimiters, train.rows_with_syntax) == (40, 39)
+    assert (test.rows_with_delimiters, test.rows_with_syntax) == (5, 5)
+    assert "rows with delimiters: 40 of 40 train, 5 of 5 test" in result.output
+    assert "rows with syntax: 39 of 40 train, 5 of 5 test" in result.output
+
+
+def test_the_folder_is_another_one_with_other_patterns(run: Run) -> None:
+    write_rows("train.jsonl", problems(0, 40))
+    keys = ["prepare.train=train.jsonl", *BYTES]
+    assert run(*keys, config="tasks/gsm8k").exit_code == 0
+    same = run(*keys, "task.delimiters=null", config="tasks/gsm8k")
+    assert same.exit_code == 0
+    assert "prepared already" in " ".join(same.stderr.split()), "null takes the task's own"
+    for other in ("task.delimiters=[]", "task.delimiters=['###']", "task.syntax=['#']"):
+        result = run(*keys, other, config="tasks/gsm8k")
+        assert result.exit_code == 2
+        assert "was prepared with other settings" in result.stderr
+
+
+def test_nothing_is_marked_without_patterns(run: Run) -> None:
+    result = run(*SMALL)
+    assert result.exit_code == 0, result.output
+    assert "rows with" not in result.output
+    assert read_manifest("out").splits["train"].rows_with_delimiters == 0
+
+
+def test_a_slow_tokenizer_cannot_mark(run: Run) -> None:
+    ByT5Tokenizer().save_pretrained("slow")
+    write_rows("train.jsonl", problems(0, 40))
+    keys = ["prepare.train=train.jsonl", "prepare.tokenizer=slow"]
+    line = refused(run(*keys, config="tasks/gsm8k"))
+    assert "ByT5Tokenizer is a slow tokenizer" in line
+    assert run(*keys, "task.delimiters=[]", config="tasks/gsm8k").exit_code == 0
 
 
 def test_task_without_generator(run: Run) -> None:
