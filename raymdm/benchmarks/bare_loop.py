@@ -57,6 +57,8 @@ def draw_batches(job: Job, estimator: Estimator, steps: int, device: torch.devic
             eos_token_id=job.shape.eos_token_id,
             pad_supervision=job.config.data.pad_supervision,
             max_length=job.manifest.max_length,
+            delimiters=rows.delimiters,
+            syntax=rows.syntax,
         )
         drawn = estimator.views(part, t, estimator.draw_noise(seed, rows.epoch, part))
         views, predicted = len(drawn.predicted), drawn.predicted.flatten(0, 1)

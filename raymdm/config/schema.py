@@ -15,6 +15,7 @@ from raymdm.config.training import (
     TrainingSection,
     WandbSection,
 )
+from raymdm.config.variance import VarianceSection
 
 
 class Config(Section):
@@ -40,6 +41,7 @@ class Config(Section):
     evaluation: EvaluationSection = EvaluationSection()
     sweep: SweepSection = SweepSection()
     compare: CompareSection = CompareSection()
+    variance: VarianceSection = VarianceSection()
     wandb: WandbSection = WandbSection()
 
     @model_validator(mode="after")

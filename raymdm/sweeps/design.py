@@ -16,7 +16,7 @@ from raymdm.errors import ConfigurationError
 
 # What all trials of a sweep have in common: how they are run, scored and compared.
 _SHARED = frozenset(
-    ["seed", "run_dir", "keep", "imports", "cluster", "evaluation", "sweep", "compare", "wandb"]
+    "seed run_dir keep imports cluster evaluation sweep compare variance wandb".split()
 )
 
 
@@ -55,7 +55,7 @@ def make_design(config: Config) -> list[Trial]:
             "sweep.axes with evaluation.split test would choose hyperparameters on the test rows; "
             "set evaluation.split to validation, and confirm the choice in a sweep without axes"
         )
-    base = config.model_dump(exclude={"sweep", "compare"})
+    base = config.model_dump(exclude={"sweep", "compare", "variance"})
     trials = []
     for seed in sweep.seeds:
         for number in range(sweep.samples if sweep.axes else 1):

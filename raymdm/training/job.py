@@ -6,7 +6,7 @@ from typing import Literal
 
 from raymdm.config import Config
 from raymdm.data.jsonl import RowIndex, index_rows
-from raymdm.data.manifest import Manifest, read_manifest
+from raymdm.data.manifest import Manifest, check_marks, read_manifest
 from raymdm.data.order import Order
 from raymdm.errors import CheckpointError, DataError
 from raymdm.models import Backbone, ModelShape, build_model, load_model, load_shape
@@ -57,6 +57,12 @@ def make_job(config: Config, run: RunDirectory) -> Job:
             f"{train.path} has {len(train)} rows, its manifest says "
             f"{manifest.splits['train'].rows}; prepare the folder again"
         )
+    check_marks(
+        folder,
+        manifest,
+        delimiters=config.estimator.delimiters.rates != "same",
+        syntax=config.estimator.eligible == "response_and_syntax",
+    )
     deepspeed_config(config, micro_batch=1, accumulation=1)
     if config.data.pad_supervision == "eos" and int(train.lengths.max()) > manifest.max_length:
         raise DataError(

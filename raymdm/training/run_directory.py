@@ -27,6 +27,7 @@ _SECTIONS_NOT_IDENTITY = frozenset(
         "prepare",
         "cluster",
         "evaluation",
+        "variance",
         "sweep",
         "compare",
         "wandb",

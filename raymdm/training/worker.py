@@ -184,6 +184,8 @@ class Worker:
             eos_token_id=self.job.shape.eos_token_id,
             pad_supervision=self.job.config.data.pad_supervision,
             max_length=self.job.manifest.max_length,
+            delimiters=rows.delimiters,
+            syntax=rows.syntax,
         )
 
     def _after_step(

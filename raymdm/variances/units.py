@@ -1,0 +1,216 @@
+"""Units of work: each a pure function of the laboratory's seed, of a size that never changes.
+
+A unit returns plain arrays, so that a finished one can be kept on disk and read back.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from raymdm.diffusion import make_estimator
+from raymdm.diffusion.compose import unweighted
+from raymdm.diffusion.count_probe import count_probe
+from raymdm.diffusion.noise import generator, mask_noise
+from raymdm.diffusion.probe import grid_probe
+from raymdm.variances.laboratory import Contender, Laboratory, plain, reflected
+
+Arrays = dict[str, np.ndarray]
+
+# Places in the stream "probe" of the decomposition's rates and masks.
+_CROSSED, _NESTED = 4, 5
+_EPOCHS = {"crossed": 2 * 10**6, "nested": 10**6}
+
+
+class Unit(Protocol):
+    """Something to be measured by one actor."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the units of a measurement; a file name."""
+
+    def run(self, laboratory: Laboratory) -> Arrays:
+        """The measurement."""
+
+
+@dataclass(frozen=True)
+class Decompose:
+    """One row at T rates with M masks, by Standard.
+
+    `crossed` takes the rates that all rows share, and MIRROR's second view of every mask too;
+    `nested` takes rates of the row's own.
+    """
+
+    sequence: int
+    design: str
+
+    @property
+    def name(self) -> str:
+        """Unique name."""
+        return f"{self.design}-{self.sequence}"
+
+    def run(self, laboratory: Laboratory) -> Arrays:
+        """t[T]; loss[T, M, V], sketch[T, M, V, D] and squared norm[T, M, V], V views."""
+        section, seed = laboratory.section, laboratory.seed
+        row = laboratory.rows([laboratory.measured_rows[self.sequence]], [self.sequence])
+        estimator = make_estimator(plain(laboratory.config.estimator))
+        t = decomposition_rates(seed, section.rates, self.design, self.sequence)
+        views = 2 if self.design == "crossed" else 1
+        shape = (section.rates, section.masks, views)
+        loss, square = np.empty(shape), np.empty(shape)
+        sketch = np.empty((*shape, laboratory.sketch.dimension))
+        length = row.input_ids.shape[1]
+        for j, rate in enumerate(t):
+            epoch = _EPOCHS[self.design] + j
+            noise = mask_noise(seed, epoch, row.samples, length, section.masks, "probe")
+            for m in range(section.masks):
+                plane = noise[m : m + 1]
+                for v, shown in enumerate((plane, reflected(plane))[:views]):
+                    place = j, m, v
+                    loss[place], sketch[place], square[place] = laboratory.single(
+                        estimator, row, float(rate), shown
+                    )
+        return {"t": t, "loss": loss, "sketch": sketch, "square": square}
+
+
+def decomposition_rates(seed: int, rates: int, design: str, sequence: int) -> np.ndarray:
+    """Independent uniform rates[T]: of all rows (`crossed`, ascending), or of one."""
+    if design == "crossed":
+        return np.sort(generator(seed, "probe", 0, _CROSSED).random(rates))
+    return generator(seed, "probe", 0, _NESTED, sequence).random(rates)
+
+
+@dataclass(frozen=True)
+class CountShare:
+    """A share of a count probe on rows of the fitting or of the measured half."""
+
+    half: str
+    part: int
+    parts: int
+
+    @property
+    def name(self) -> str:
+        """Unique name."""
+        return f"count-{self.half}-{self.part}"
+
+    def run(self, laboratory: Laboratory) -> Arrays:
+        """The plan of all draws, and this share's losses, sketches and squared norms."""
+        section = laboratory.section
+        pool = laboratory.fit_rows if self.half == "fit" else laboratory.measured_rows
+        numbers = pool[: section.rows]
+        moments = count_probe(
+            laboratory.model,
+            laboratory.job.shape.mask_token_id,
+            laboratory.rows(numbers, [int(number) for number in numbers]),
+            seed=laboratory.seed,
+            draws=section.draws,
+            batch_size=laboratory.config.estimator.density.probe.batch_size,
+            gradient=(laboratory.parameters, laboratory.sketch),
+            part=self.part,
+            parts=self.parts,
+        )
+        mine = slice(self.part, None, self.parts)
+        plan = ("lengths", "counts", "proposals", "rows", "lattices")
+        measured = ("losses", "sketches", "squared_norms")
+        return {
+            **{name: getattr(moments, name) for name in plan},
+            **{name: getattr(moments, name)[mine] for name in measured},
+        }
+
+
+@dataclass(frozen=True)
+class GridShare:
+    """A share of the rates of a grid probe, with a composition's own masker."""
+
+    contender: Contender
+    part: int
+    parts: int
+
+    @property
+    def name(self) -> str:
+        """Unique name."""
+        return f"grid-{self.contender.name}-{self.part}".replace("/", "_")
+
+    def run(self, laboratory: Laboratory) -> Arrays:
+        """The curve, NaN at the other shares' rates."""
+        section = self.contender.section
+        probe = section.density.probe
+        numbers = laboratory.fit_rows[: probe.rows]
+        rows = laboratory.rows(numbers, [int(number) for number in numbers])
+        gradient = None
+        if section.density.moment == "gradient":
+            gradient = (laboratory.parameters, laboratory.sketch)
+        curve = grid_probe(
+            laboratory.model,
+            laboratory.job.shape.mask_token_id,
+            rows,
+            make_estimator(unweighted(section)),
+            seed=laboratory.seed,
+            rates=probe.rates,
+            masks=probe.masks,
+            batch_size=probe.batch_size,
+            gradient=gradient,
+            part=self.part,
+            parts=self.parts,
+        )
+        return {"t": curve.t, "second": curve.second, "mean_square": curve.mean_square}
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Losses of some batches of the fitting half: what a training stream would have shown."""
+
+    contender: Contender
+    first: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        """Unique name."""
+        return f"stream-{self.contender.name}-{self.first}".replace("/", "_")
+
+    def run(self, laboratory: Laboratory) -> Arrays:
+        """t[G, N], weight[G, N], view losses[G, K, N] and denominators[G, N]."""
+        draws = [
+            laboratory.batch(
+                self.contender,
+                laboratory.drawn_rows(laboratory.fit_rows, 10**6 + step),
+                10**6 + step,
+                gradient=False,
+            )
+            for step in range(self.first, self.first + self.count)
+        ]
+        return {
+            "t": np.stack([draw.t for draw in draws]),
+            "weight": np.stack([draw.weight for draw in draws]),
+            "view_losses": np.stack([draw.view_losses for draw in draws]),
+            "denominators": np.stack([draw.denominators for draw in draws]),
+        }
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Whole batches under one estimator: each group of rows twice, with other rates and masks."""
+
+    contender: Contender
+    first: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        """Unique name."""
+        return f"batches-{self.contender.name}-{self.first}".replace("/", "_")
+
+    def run(self, laboratory: Laboratory) -> Arrays:
+        """loss[G, 2], gradient[G, 2, D] of the batch, and rows[G, 2, N], the weighted losses."""
+        loss = np.empty((self.count, 2))
+        gradient = np.empty((self.count, 2, laboratory.sketch.dimension))
+        rows = np.empty((self.count, 2, laboratory.config.training.batch_size))
+        for index, group in enumerate(range(self.first, self.first + self.count)):
+            numbers = laboratory.drawn_rows(laboratory.measured_rows, group)
+            for again in range(2):
+                draw = laboratory.batch(self.contender, numbers, 2 * group + again)
+                loss[index, again], gradient[index, again] = draw.loss, draw.gradient
+                share = len(numbers) / draw.denominators.sum()
+                rows[index, again] = draw.weight * draw.view_losses.mean(0) * share
+        return {"loss": loss, "gradient": gradient, "rows": rows}
