@@ -34,8 +34,8 @@ from raymdm.data.collate import collate
 from raymdm.data.encoding import load_encoder
 from raymdm.data.evaluation import Item, read_items
 from raymdm.data.manifest import Manifest, read_manifest
-from raymdm.decoding import block_schedules, generate
-from raymdm.diffusion import nelbo
+from raymdm.decoding import check_decoding, generate
+from raymdm.diffusion import bound
 from raymdm.errors import CheckpointError, RunError
 from raymdm.models import Backbone, load_model
 from raymdm.tasks import TaskSpec, get_task
@@ -64,8 +64,9 @@ def main(
 ) -> None:
     """Score a trained model: exact match by its task's metric, and the NELBO.
 
-    Responses are decoded greedily, most confident tokens first, at one fixed length per task
-    (evaluation.decoding.response_length); text after the first EOS is dropped. The starting
+    Responses are decoded greedily, most confident tokens first (by a causal model from left to
+    right), at one fixed length per task (evaluation.decoding.response_length); text after the
+    first EOS is dropped. A causal model's NELBO is its exact negative log-likelihood. The starting
     weights are scored under the same settings.
 
     Example: raymdm evaluate runs/one --set evaluation.limit=64
@@ -121,7 +122,8 @@ def check_evaluation(config: Config) -> None:
     folder = Path(config.data.folder)
     manifest = read_manifest(folder)
     get_task(TaskSection.model_validate(manifest.task))
-    block_schedules(fixed_decoding(config, manifest).evaluation.decoding)
+    decoding = fixed_decoding(config, manifest).evaluation.decoding
+    check_decoding(decoding, causal=config.estimator.objective == "autoregressive")
     read_items(folder, manifest, config.evaluation.split, 1)
 
 
@@ -153,10 +155,11 @@ def evaluate_model(
             pad_token_id=manifest.pad_token_id,
             eos_token_id=manifest.eos_token_id,
         ).to(next(model.parameters()).device)
-        bound = nelbo(
+        nats = bound(
             model,
             manifest.mask_token_id,
             rows,
+            causal=model.shape.causal,
             exact_up_to=section.nelbo.exact_up_to,
             draws=section.nelbo.draws,
             batch_size=section.batch_size,
@@ -167,15 +170,16 @@ def evaluate_model(
                 {
                     "item": item.id,
                     "correct": score_item(task, text, item),
-                    "nll": bound.per_row[index],
-                    "nll_variance": bound.variance[index],
-                    "tokens": int(bound.tokens[index]),
+                    "nll": nats.per_row[index],
+                    "nll_variance": nats.variance[index],
+                    "tokens": int(nats.tokens[index]),
                     "response": text,
                     "answer": task.extract(text),
                 }
             )
     table = pd.DataFrame(records)
-    return Evaluation(_summary(table, config, task.name, time.monotonic() - started), table)
+    seconds = time.monotonic() - started
+    return Evaluation(_summary(table, config, task.name, model.shape.causal, seconds), table)
 
 
 def score_item(task: TaskSpec, text: str, item: Item) -> float:
@@ -206,8 +210,14 @@ def decode_response(tokenizer: Any, response: list[int], eos_token_id: int) -> s
     return str(tokenizer.decode(response, skip_special_tokens=True))
 
 
-def _summary(table: pd.DataFrame, config: Config, task: str, seconds: float) -> dict[str, Any]:
-    """The run's figures, with everything they depend on."""
+def _summary(
+    table: pd.DataFrame, config: Config, task: str, causal: bool, seconds: float
+) -> dict[str, Any]:
+    """The run's figures, with everything they depend on.
+
+    `sampler` and `bound` follow from the kind of model. They are no part of `decoding` and `nelbo`,
+    the settings that runs must share to be compared: causal and masked arms may share them.
+    """
     tokens = float(table["tokens"].sum())
     accuracy = float(table["correct"].mean())
     return {
@@ -219,8 +229,10 @@ def _summary(table: pd.DataFrame, config: Config, task: str, seconds: float) -> 
         "nelbo_per_token": float(table["nll"].sum() / tokens),
         "nelbo_per_sequence": float(table["nll"].mean()),
         "nelbo_standard_error": float(np.sqrt(table["nll_variance"].sum()) / tokens),
+        "bound": "exact_likelihood" if causal else "nelbo",
         "nelbo": config.evaluation.nelbo.model_dump(),
-        "decoding": {"sampler": "greedy_low_confidence", **config.evaluation.decoding.model_dump()},
+        "sampler": "greedy_left_to_right" if causal else "greedy_low_confidence",
+        "decoding": config.evaluation.decoding.model_dump(),
         "task": task,
         "seconds": seconds,
     }
@@ -230,7 +242,9 @@ def print_scores(run: RunDirectory, scores: dict[str, Any]) -> None:
     """The figures as a table on stdout."""
     final = scores["final"]
     table = Table(title=f"{run.path.name}: {final['task']}, {final['items']} {final['split']} rows")
-    for column in ("weights", "exact match", "NELBO nats/token", "answers found"):
+    exact = final["bound"] == "exact_likelihood"
+    figure = "NLL nats/token" if exact else "NELBO nats/token"
+    for column in ("weights", "exact match", figure, "answers found"):
         table.add_column(column, justify="left" if column == "weights" else "right")
     for name, score in (("start", scores["step0"]), (f"step {final['step']}", final)):
         if score is not None:
@@ -242,7 +256,8 @@ def print_scores(run: RunDirectory, scores: dict[str, Any]) -> None:
             )
     console = Console()
     console.print(table)
-    console.print(f"± standard errors: over the items; of the NELBO's masks.  {run.scores}")
+    masks = "the NLL is exact" if exact else "of the NELBO's masks"
+    console.print(f"± standard errors: over the items; {masks}.  {run.scores}")
 
 
 if __name__ == "__main__":

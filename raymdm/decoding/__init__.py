@@ -1,9 +1,10 @@
-"""From prompts to responses: denoising schedules and the greedy low-confidence sampler.
+"""From prompts to responses: denoising schedules, low-confidence and left-to-right decoding.
 
-Doors: `generate` (model, prompt ids, settings -> response ids), `block_schedules`, `even_schedule`.
+Doors: `generate` (model, prompt ids, settings -> response ids), `check_decoding` (whether settings
+can work, without a model), `block_schedules`, `even_schedule`.
 """
 
-from raymdm.decoding.sampler import Trace, generate
+from raymdm.decoding.sampler import Trace, check_decoding, generate
 from raymdm.decoding.schedule import block_schedules, even_schedule
 
-__all__ = ["Trace", "block_schedules", "even_schedule", "generate"]
+__all__ = ["Trace", "block_schedules", "check_decoding", "even_schedule", "generate"]

@@ -1,8 +1,9 @@
-"""Greedy decoding, most confident tokens first, in blocks from left to right.
+"""Greedy decoding: of a masked model most confident tokens first, of a causal one left to right.
 
-At each step every masked position of the current block is predicted; the positions whose predicted
-token has the highest probability are revealed, as many as the schedule says, and stay (LLaDA,
-arXiv 2502.09992, "low-confidence remasking"). Equal confidences go to the leftmost position.
+A masked model writes its response in blocks from left to right. At each step every masked position
+of the current block is predicted; the positions whose predicted token has the highest probability
+are revealed, as many as the schedule says, and stay (LLaDA, arXiv 2502.09992, "low-confidence
+remasking"). Equal confidences go to the leftmost position. Causal models: `left_to_right`.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from raymdm.config.evaluation import DecodingSection
+from raymdm.decoding.left_to_right import check_left_to_right, left_to_right
 from raymdm.decoding.schedule import block_schedules
 from raymdm.models import Backbone
 
@@ -50,14 +52,37 @@ def generate(
     """Responses to a batch of prompts of any lengths.
 
     Args:
-        model: the backbone; its shape names the mask and padding tokens.
-        prompts: B rows of token ids, padded on the left here and hidden from attention.
-        settings: response length, block length and steps.
+        model: the backbone; its shape says whether it is causal and names the special tokens.
+        prompts: B rows of token ids.
+        settings: response length, and for a masked model block length and steps.
         trace: return the state after every step too.
 
     Returns:
         B rows of exactly `response_length` token ids (cut them at the first EOS yourself), never
         the mask token; with `trace`, and the trace.
+
+    Raises:
+        ConfigurationError: settings that this kind of model cannot be decoded with.
+    """
+    states = (left_to_right if model.shape.causal else low_confidence)(model, prompts, settings)
+    responses = states[-1].tolist()
+    return (responses, Trace(states)) if trace else responses
+
+
+def check_decoding(settings: DecodingSection, *, causal: bool) -> None:
+    """Raises ConfigurationError where models of this kind cannot be decoded with these settings."""
+    if causal:
+        check_left_to_right(settings)
+    else:
+        block_schedules(settings)
+
+
+def low_confidence(
+    model: Backbone, prompts: Sequence[Sequence[int]], settings: DecodingSection
+) -> list[Tensor]:
+    """The responses of a masked model after each step, int64[B, response_length].
+
+    Prompts are padded on the left and their padding is hidden from attention.
     """
     shape = model.shape
     device = next(model.parameters()).device
@@ -71,17 +96,16 @@ def generate(
         attention[row, longest - len(prompt) :] = True
     ids[:, longest:] = shape.mask_token_id
 
-    states = Trace()
+    states = []
     start = longest
     for schedule in schedules:
         block = slice(start, start + sum(schedule))
         for count in schedule:
             if count:
                 reveal(model, ids, attention, block, count)
-            states.responses.append(ids[:, longest:].clone())
+            states.append(ids[:, longest:].clone())
         start = block.stop
-    responses = ids[:, longest:].tolist()
-    return (responses, states) if trace else responses
+    return states
 
 
 def reveal(model: Backbone, ids: Tensor, attention: Tensor, block: slice, count: int) -> None:

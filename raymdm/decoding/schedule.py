@@ -12,15 +12,20 @@ def even_schedule(tokens: int, steps: int) -> list[int]:
     return [each + (step < rest) for step in range(steps)]
 
 
+def fixed_length(settings: DecodingSection) -> int:
+    """Tokens of every response. Raises ConfigurationError where none are set."""
+    if settings.response_length is None:
+        raise ConfigurationError("decoding needs a response_length: one fixed number per task")
+    return settings.response_length
+
+
 def block_schedules(settings: DecodingSection) -> list[list[int]]:
     """The schedule of every block of a response, left to right; the last block may be shorter.
 
     Raises:
         ConfigurationError: no response length, or steps that cannot be shared by the blocks.
     """
-    length = settings.response_length
-    if length is None:
-        raise ConfigurationError("decoding needs a response_length: one fixed number per task")
+    length = fixed_length(settings)
     block = min(settings.block_length or length, length)
     sizes = [min(block, length - start) for start in range(0, length, block)]
     if settings.steps is None:

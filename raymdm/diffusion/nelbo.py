@@ -25,7 +25,7 @@ _FROZEN_SEED = 0
 
 @dataclass(frozen=True)
 class Nelbo:
-    """NELBO of some rows.
+    """NELBO of some rows (of a causal model their negative log-likelihood: `likelihood.py`).
 
     Attributes:
         per_row: float64[B], nats of each response.

@@ -1,4 +1,4 @@
-"""Backbones and checkpoint folders: native bidirectional LLaDA-shaped transformers.
+"""Backbones and checkpoint folders: native LLaDA-shaped transformers, bidirectional or causal.
 
 Doors: `load_model` (folder or hub id -> module; `module(input_ids, attention_mask)` -> logits,
 where `logits[:, i]` predict token i), `build_model` (shape -> new model), `save_model`.

@@ -1,8 +1,9 @@
 """The LLaDA backbone (arXiv 2502.09992): a bidirectional transformer with an untied head.
 
 RMSNorm before attention and MLP, rotary positions (half-split), SwiGLU, no biases, grouped-query
-attention where asked for. Attention is never causal; padding is hidden as keys, so a row's result
-does not depend on how far it was padded.
+attention where asked for. Padding is hidden as keys, so a row's result does not depend on how far
+it was padded. In both kinds logits[:, i] predict token i: the bidirectional model reads the whole
+row, the causal one (the autoregressive baseline) the tokens before i, shifted here and only here.
 """
 
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class ModelShape:
     pad_token_id: int
     rope_theta: float = 10000.0
     norm_epsilon: float = 1e-5
+    causal: bool = False
+    """Predict every token from the ones before it."""
 
 
 def widened(dtype: torch.dtype) -> torch.dtype:
@@ -53,12 +56,13 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Bidirectional scaled-dot-product attention with rotary positions."""
+    """Scaled-dot-product attention with rotary positions."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.heads, self.key_value_heads = shape.heads, shape.key_value_heads
         self.head_size = shape.hidden_size // shape.heads
+        self.causal = shape.causal
         narrow = self.key_value_heads * self.head_size
         self.query = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
         self.key = nn.Linear(shape.hidden_size, narrow, bias=False)
@@ -66,7 +70,14 @@ class Attention(nn.Module):
         self.output = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], keys: Tensor | None) -> Tensor:
-        """[B, L, D] -> [B, L, D]; keys: bool[B, 1, 1, L] of visible positions, None if all are."""
+        """[B, L, D] -> [B, L, D].
+
+        Args:
+            x: what attends.
+            rotation: from `rotary`.
+            keys: bool[B, 1, 1 or L, L], the positions that each query sees; None for all, or in a
+                causal model for itself and all before it.
+        """
         batch, length, _ = x.shape
         query = self.query(x).view(batch, length, self.heads, -1).transpose(1, 2)
         key = self.key(x).view(batch, length, self.key_value_heads, -1).transpose(1, 2)
@@ -76,6 +87,7 @@ class Attention(nn.Module):
             rotate(key, rotation),
             value,
             attn_mask=keys,
+            is_causal=self.causal and keys is None,
             enable_gqa=self.heads != self.key_value_heads,
         )
         return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
@@ -119,7 +131,9 @@ class Backbone(nn.Module):
             attention_mask: bool (or 0/1) [B, L], true at real tokens; None if nothing is padded.
         """
         keys = None
-        if attention_mask is not None:
+        if self.shape.causal:
+            input_ids, keys = shifted(input_ids, attention_mask, self.shape.eos_token_id)
+        elif attention_mask is not None:
             keys = attention_mask.bool()[:, None, None, :]
         x = self.embedding(input_ids)
         shape = self.shape
@@ -139,6 +153,38 @@ class Backbone(nn.Module):
         """
         hidden = self.hidden_states(input_ids, attention_mask)
         return self.head(hidden if select is None else hidden[select])
+
+
+def shifted(
+    input_ids: Tensor, attention_mask: Tensor | None, begin: int
+) -> tuple[Tensor, Tensor | None]:
+    """What a causal model reads, so that position i predicts token i: the token before it.
+
+    The first token of a row is predicted from `begin`, which stands right before it wherever the
+    row is padded, so that padding on either side changes nothing.
+
+    Args:
+        input_ids: int64[B, L].
+        attention_mask: bool (or 0/1) [B, L], true at real tokens; None if nothing is padded.
+        begin: the token id that stands for the beginning of a text.
+
+    Returns:
+        int64[B, L], and the keys that each query sees, bool[B, 1, L, L], or None where that is
+        itself and all before it.
+    """
+    before = functional.pad(input_ids[:, :-1], (1, 0), value=begin)
+    if attention_mask is None:
+        return before, None
+    real = attention_mask.bool()
+    follows = functional.pad(real[:, :-1], (1, 0))
+    read = before.where(follows, begin)
+    if not (real & ~follows)[:, 1:].any():
+        return read, None  # Padding on the right comes after every query that counts.
+    length = input_ids.shape[1]
+    order = torch.ones(length, length, dtype=torch.bool, device=real.device).tril()
+    # Hidden positions see themselves: some attention kernels make NaN of a softmax over nothing.
+    own = torch.eye(length, dtype=torch.bool, device=real.device)
+    return read, ((real | follows)[:, None, None, :] & order) | own
 
 
 def rotary(length: int, head_size: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """Models as Hugging Face folders: `config.json` and safetensors, in LLaDA's published layout.
 
 The tensor names and configuration keys are those of the released LLaDA checkpoints, so that a
-folder written here loads elsewhere, and theirs load here without running any code from them.
+folder written here loads elsewhere, and theirs load here without running any code from them. A
+causal model, which LLaDA's layout does not know, has one key more: `"raymdm_causal": true`.
 """
 
 import json
@@ -32,6 +33,7 @@ _BLOCK = {
     "up.weight": "up_proj.weight",
     "down.weight": "ff_out.weight",
 }
+_CAUSAL = "raymdm_causal"
 # Settings of the published architecture that this backbone has built in.
 _FIXED = {
     "model_type": "llada",
@@ -97,6 +99,8 @@ def save_model(model: Backbone, folder: Path, state: dict[str, torch.Tensor] | N
         "rope_theta": shape.rope_theta,
         "rms_norm_eps": shape.norm_epsilon,
     }
+    if shape.causal:
+        config[_CAUSAL] = True
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -132,6 +136,7 @@ def load_shape(folder: str | Path) -> ModelShape:
             pad_token_id=config["pad_token_id"],
             rope_theta=float(config["rope_theta"]),
             norm_epsilon=float(config["rms_norm_eps"]),
+            causal=bool(config.get(_CAUSAL, False)),
         )
     except KeyError as error:
         raise CheckpointError(f"{path}: the key {error} of a LLaDA model is missing") from error

@@ -16,6 +16,7 @@ def shape_from_config(
     mask_token_id: int,
     eos_token_id: int,
     pad_token_id: int,
+    causal: bool = False,
 ) -> ModelShape:
     """The shape that a configuration and a tokenizer's figures describe."""
     multiple = section.vocabulary_multiple
@@ -31,6 +32,7 @@ def shape_from_config(
         pad_token_id=pad_token_id,
         rope_theta=section.rope_theta,
         norm_epsilon=section.norm_epsilon,
+        causal=causal,
     )
 
 

@@ -56,6 +56,17 @@ def test_a_round_trip_loses_nothing(folder: Path):
     assert torch.equal(model(ids), again(ids))
 
 
+def test_a_causal_model_stays_causal_and_no_other_folder_says_anything_of_it(tmp_path: Path):
+    for causal in (True, False):
+        model = build_model(replace(SHAPE, causal=causal), 4)
+        save_model(model, tmp_path)
+        again = load_model(tmp_path)
+        assert again.shape.causal == causal
+        ids = torch.arange(9)[None]
+        assert torch.equal(model(ids), again(ids))
+        assert ("raymdm_causal" in json.loads((tmp_path / "config.json").read_text())) == causal
+
+
 def test_the_names_written_are_the_published_ones(folder: Path):
     block = ["attn_norm", "q_proj", "k_proj", "v_proj", "attn_out"]
     block += ["ff_norm", "ff_proj", "up_proj", "ff_out"]
