@@ -44,11 +44,8 @@ class StratifiedUniforms:
     def __call__(self, seed: int, step: int, batch_size: int) -> np.ndarray:
         """u[N] in [0,1)."""
         strata = isqrt(batch_size) if self.strata is None else min(self.strata, batch_size)
-        place = _order(seed, step, batch_size)
-        # Where K does not divide N some strata have a slot more. Which ones is drawn anew for every
-        # step: were they always the first, each u alone would not be uniform.
-        offset = generator(seed, "time", step, 2).integers(strata)
-        stratum = (place + offset) % strata
+        offset = int(generator(seed, "time", step, 2).integers(strata))
+        stratum = strata_of(_order(seed, step, batch_size), offset, strata)
         return (stratum + time_noise(seed, step, batch_size)) / strata
 
 
@@ -72,6 +69,18 @@ class AntitheticUniforms:
         pairs = order[: batch_size // 2 * 2].reshape(-1, 2)
         uniforms[pairs[:, 1]] = 1.0 - uniforms[pairs[:, 0]]
         return uniforms
+
+
+def strata_of(order: np.ndarray, offset: int, strata: int) -> np.ndarray:
+    """Stratum[N] of every slot, in 0..K-1; no stratum has over one slot more than another.
+
+    Args:
+        order: int64[N], a permutation of 0..N-1.
+        offset: 0..K-1, drawn anew for every step. Where K does not divide N it chooses the strata
+            that have a slot more: were they always the first, each u alone would not be uniform.
+        strata: K.
+    """
+    return (order + offset) % strata
 
 
 def _order(seed: int, step: int, batch_size: int) -> np.ndarray:
