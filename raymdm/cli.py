@@ -14,6 +14,7 @@ from raymdm import __version__
 VERBS = {
     "prepare": "Turn raw rows into tokenized JSONL, a manifest and a tokenizer.",
     "train": "Train one model with Ray Train workers running DeepSpeed.",
+    "variance": "Where does the training noise come from, and what would reduce it?",
     "evaluate": "Score a trained model: exact match and NELBO.",
     "sweep": "Train every arm with every seed, then compare them.",
     "compare": "Is a difference real, or seed noise? Read a sweep and say.",

@@ -113,12 +113,12 @@ class MaskerSection(Section):
 
 
 class DelimiterSection(Section):
-    """Mask rates of the response's answer delimiters (ISAD); the task says which tokens those are."""
+    """Mask rates of the answer delimiters (ISAD); the task says which tokens those are."""
 
     rates: Literal["same", "raised", "exact"] = "same"
-    """`same` as all tokens; `raised` to min(alpha + delta, 1), each cross-entropy divided by its own
-    (the paper's, biased by 1-2%); `exact`: alpha + delta (1 - alpha), weighted by the likelihood
-    ratio of the whole mask, unbiased."""
+    """`same` as all tokens; `raised` to min(alpha + delta, 1), each cross-entropy divided by its
+    own (the paper's, biased by 1-2%); `exact`: alpha + delta (1 - alpha), weighted by the
+    likelihood ratio of the whole mask, unbiased."""
     delta: float = Field(default=0.2, gt=0.0, lt=1.0)
     """How far the delimiters' rate is raised."""
 

@@ -42,7 +42,7 @@ class VarianceSection(Section):
     masks: int = Field(default=2, ge=2)
     """Masks of each row and rate."""
     draws: int = Field(default=768, ge=64)
-    """Forwards of each count probe: one for the densities, one on other rows for the predictions."""
+    """Forwards of each of the two count probes: for the densities, and for the predictions."""
     batches: int = Field(default=64, ge=8)
     """Row batches of each estimator, each run twice with other rates and masks."""
     parameters: str = "all"

@@ -1,12 +1,12 @@
 """From what a probe measured to the density that a composition asks for."""
 
+import numpy as np
+
 from raymdm.config.estimator import EstimatorSection
 from raymdm.diffusion.count_probe import CountMoments, count_curve, rate_moments
 from raymdm.diffusion.density import TimeDensity, density_curve, fit_density
 from raymdm.diffusion.noise import generator
 from raymdm.diffusion.probe import Curve
-
-import numpy as np
 
 
 def density_from_curve(curve: Curve, section: EstimatorSection, seed: int) -> TimeDensity:
@@ -24,9 +24,7 @@ def density_from_curve(curve: Curve, section: EstimatorSection, seed: int) -> Ti
     )
 
 
-def density_from_counts(
-    moments: CountMoments, section: EstimatorSection, seed: int
-) -> TimeDensity:
+def density_from_counts(moments: CountMoments, section: EstimatorSection, seed: int) -> TimeDensity:
     """The density fitted to a count probe: over rates, or over shares for exact counts."""
     return density_from_curve(counted_curve(moments, section, seed), section, seed)
 

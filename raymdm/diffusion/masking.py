@@ -39,7 +39,7 @@ class IndependentMasker:
         return self.views
 
     def rates(self, t: Tensor) -> Tensor:
-        """t for all."""
+        """All t."""
         return t.expand(self.views, -1)
 
     def masks(self, noise: Tensor, probability: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class MirrorMasker:
     replicas: int = 1
 
     def rates(self, t: Tensor) -> Tensor:
-        """t for both."""
+        """Both t."""
         return t.expand(2, -1)
 
     def masks(self, noise: Tensor, probability: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class RotationMasker:
     replicas: int = 1
 
     def rates(self, t: Tensor) -> Tensor:
-        """t for all."""
+        """All t."""
         return t.expand(self.views, -1)
 
     def masks(self, noise: Tensor, probability: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class ComplementMasker:
     replicas: int = 1
 
     def rates(self, t: Tensor) -> Tensor:
-        """t and 1 - t."""
+        """Rates t and 1 - t."""
         return torch.stack([t, 1 - t])
 
     def masks(self, noise: Tensor, probability: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ class StreamMoments:
             moments = np.maximum(moments - (first / weight) ** 2, 0.01 * moments)
         if not np.isfinite(moments).all() or (moments <= 0).any():
             return None
-        cells = np.repeat(np.sqrt(moments), np.diff(self.edges))
+        cells: np.ndarray = np.repeat(np.sqrt(moments), np.diff(self.edges))
         return TimeDensity(cells, {"kind": "ap", "target": target}).mixed(mixing)
 
     def state(self) -> dict[str, Any]:

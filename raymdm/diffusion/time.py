@@ -26,7 +26,7 @@ class UniformTime:
     """t = u, weight 1 (Standard)."""
 
     def __call__(self, uniforms: np.ndarray) -> np.ndarray:
-        """t = u."""
+        """The uniforms themselves."""
         return uniforms
 
     def weight(self, t: np.ndarray) -> np.ndarray:
@@ -49,7 +49,7 @@ class ClippedTime:
     high: float
 
     def __call__(self, uniforms: np.ndarray) -> np.ndarray:
-        """t = low + (high - low) u."""
+        """From low to high, in proportion."""
         return self.low + (self.high - self.low) * uniforms
 
     def weight(self, t: np.ndarray) -> np.ndarray:
@@ -69,7 +69,7 @@ class ImportanceTime:
     density: TimeDensity
 
     def __call__(self, uniforms: np.ndarray) -> np.ndarray:
-        """t with F(t) = u."""
+        """Where F(t) = u."""
         return self.density.icdf(uniforms)
 
     def weight(self, t: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ class TrainingStream:
             view_losses: float64[K, N], unweighted.
             denominators: float64[N].
         """
-        # As values of which the step's loss is the weighted mean over rows, in either normalisation.
+        # In either normalisation the step's loss is the weighted mean over rows of these values.
         values = view_losses * (len(t) / denominators.sum())
         self.moments.update(t, weight, values)
         if self.control is not None:

@@ -1,4 +1,4 @@
-"""One process's model, rows and gradient sketch: what every measurement of `variance` is made with."""
+"""One process's model, rows and sketch: what every measurement of `variance` is made with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

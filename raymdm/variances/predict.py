@@ -19,7 +19,7 @@ from scipy.stats import binom
 
 from raymdm.diffusion import Estimator
 from raymdm.diffusion.count_probe import CountMoments
-from raymdm.diffusion.law import CountLaw, RateLaw
+from raymdm.diffusion.law import CountLaw, Law, RateLaw
 from raymdm.diffusion.masking import IndependentMasker, MirrorMasker, RotationMasker
 from raymdm.diffusion.stratify import (
     AntitheticUniforms,
@@ -43,7 +43,7 @@ class Correlation:
     rho: np.ndarray
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
-        """rho at any rates, by interpolation."""
+        """Rho at any rates, by interpolation."""
         return np.interp(t, self.t, self.rho)
 
 
@@ -57,7 +57,7 @@ class Prediction:
         self.moments, self.scale = moments, scale
         if which == "loss":
             self.products = np.outer(moments.losses, moments.losses)
-            self.squares = moments.losses**2
+            self.squares: np.ndarray = moments.losses**2
         else:
             assert moments.sketches is not None
             assert moments.squared_norms is not None
@@ -80,7 +80,7 @@ class Prediction:
             return None
         coefficients, squares = self._coefficients(estimator.law, estimator.time)
         second = self._second(estimator, coefficients, squares, correlation)
-        mean = np.einsum("dj,jk,ek,de->", coefficients, kernel, coefficients, self.different, optimize=True)
+        mean = (self.different * (coefficients @ kernel @ coefficients.T)).sum()
         return float(second.mean() - mean)
 
     def optimum(
@@ -91,16 +91,14 @@ class Prediction:
             return None
         coefficients, squares = self._coefficients(estimator.law, UniformTime())
         second = _coarse(self._second(estimator, coefficients, squares, correlation))
-        means = np.einsum("dj,ej,de->j", coefficients, coefficients, self.different, optimize=True)
+        means = (coefficients * (self.different @ coefficients)).sum(0)
         if limit(estimator.stratify) == "stratified":
             rest = np.maximum(second - _coarse(means), 0.01 * second)
             return float(np.sqrt(rest).mean() ** 2)
         whole = coefficients.mean(1)
         return float(np.sqrt(second).mean() ** 2 - whole @ self.different @ whole)
 
-    def _coefficients(
-        self, law: RateLaw | CountLaw, time: TimeSampler
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _coefficients(self, law: Law, time: TimeSampler) -> tuple[np.ndarray, np.ndarray]:
         """c[D, GRID] with zbar(u) = mean c y, and what multiplies |y|² in E|z(u)|²."""
         moments = self.moments
         t = time((np.arange(GRID) + 0.5) / GRID)
@@ -111,6 +109,7 @@ class Prediction:
             hit = (drawn == k).astype(np.float64)
             value = law.weight(time, (k - 0.5) / n, n) / k * self.scale[:, None]
             return hit * value / proposal, hit * value**2 / proposal
+        assert isinstance(law, RateLaw)
         alpha = law.mask_probability(t)[None]
         value = time.weight(t)[None] / (n * alpha) * self.scale[:, None]
         share = binom.pmf(k, n, alpha) / proposal
@@ -130,7 +129,7 @@ class Prediction:
         views, correlated = share
         if views == 1:
             return second
-        rows = np.einsum("dj,ej,de->j", coefficients, coefficients, self.same, optimize=True)
+        rows = (coefficients * (self.same @ coefficients)).sum(0)
         uniforms = (np.arange(GRID) + 0.5) / GRID
         rho = correlation(estimator.time(uniforms)) if correlated else np.zeros(GRID)
         return rows + (second - rows) * (1 + (views - 1) * rho) / views
@@ -163,7 +162,7 @@ def _kernel(stratify: Stratify, batch_size: int) -> np.ndarray | None:
         return np.eye(GRID) / GRID
     if isinstance(stratify, StratifiedUniforms):
         strata = stratify.strata or isqrt(batch_size)
-        place = np.arange(GRID) * strata // GRID
+        place: np.ndarray = np.arange(GRID) * strata // GRID
         return (place[:, None] == place[None]) * strata / GRID**2
     if isinstance(stratify, AntitheticUniforms):
         return np.full((GRID, GRID), 2 / GRID**2) - np.eye(GRID)[::-1] / GRID

@@ -52,7 +52,7 @@ class Decompose:
     def run(self, laboratory: Laboratory) -> Arrays:
         """t[T]; loss[T, M, V], sketch[T, M, V, D] and squared norm[T, M, V], V views."""
         section, seed = laboratory.section, laboratory.seed
-        row = laboratory.rows([laboratory.measured_rows[self.sequence]], [self.sequence])
+        row = laboratory.rows(laboratory.measured_rows[[self.sequence]], [self.sequence])
         estimator = make_estimator(plain(laboratory.config.estimator))
         t = decomposition_rates(seed, section.rates, self.design, self.sequence)
         views = 2 if self.design == "crossed" else 1

@@ -1,0 +1,247 @@
+"""From what the units found to the figures, with their bootstrap intervals."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from raymdm.config import Config
+from raymdm.data.manifest import Manifest
+from raymdm.diffusion.compose import make_estimator
+from raymdm.diffusion.count_probe import CountMoments
+from raymdm.diffusion.decomposition import (
+    bootstrap_crossed,
+    bootstrap_nested,
+    crossed,
+    nested,
+)
+from raymdm.diffusion.fit import counted_curve
+from raymdm.diffusion.probe import Curve
+from raymdm.diffusion.time import ImportanceTime
+from raymdm.variances.contenders import STANDARD, same_objective
+from raymdm.variances.curves import conditional_curves
+from raymdm.variances.figures import (
+    Figure,
+    Figures,
+    Fit,
+    Gain,
+    Measured,
+    Parts,
+    SketchFigures,
+)
+from raymdm.variances.gains import BatchVariances, figure, ratio, resampled_groups
+from raymdm.variances.laboratory import Contender
+from raymdm.variances.predict import Correlation, Prediction, limit
+from raymdm.variances.units import Arrays
+
+QUANTITIES = ("loss", "gradient")
+
+
+def assemble(
+    config: Config,
+    manifest: Manifest,
+    contenders: Sequence[Contender],
+    probed: Mapping[str, Curve | None],
+    left_out: Mapping[str, str],
+    designs: Mapping[str, Sequence[Arrays]],
+    moments: Mapping[str, CountMoments],
+    batches: Mapping[str, Arrays],
+    *,
+    parameters: int,
+    coordinates: int,
+    seconds: float,
+) -> Figures:
+    """All figures but the recommendation.
+
+    Args:
+        config: of the run.
+        manifest: of the data.
+        contenders: as they were measured, densities and all.
+        probed: the grid probe of each, where it had one of its own.
+        left_out: estimators that could not be measured, and why.
+        designs: of `crossed` and `nested`, what every row's unit found.
+        moments: the count probes of the halves `fit` and `measured`.
+        batches: of each contender, its batches.
+        parameters: weights of the model.
+        coordinates: of the subset whose gradient was measured.
+        seconds: that the measuring took.
+    """
+    section = config.variance
+    lengths = moments["measured"].lengths
+    # A row's loss as it counts in a batch: tokens normalised together make long rows count more.
+    by_token = config.estimator.normalize == "token"
+    scale = 1 / lengths.mean() if by_token else 1.0
+    values = {design: _values(units, scale) for design, units in designs.items()}
+    curves = {
+        which: conditional_curves(
+            designs["crossed"][0]["t"], values["crossed"][which], section.resamples, config.seed
+        )
+        for which in QUANTITIES
+    }
+    resamples = resampled_groups(config.seed, section.resamples, section.batches)
+    standard = {which: _batch_variances(batches[STANDARD], which, config) for which in QUANTITIES}
+    draw_scale = lengths / lengths.mean() if by_token else np.ones(len(lengths))
+    predictions = {w: Prediction(moments["measured"], w, draw_scale) for w in QUANTITIES}
+
+    measured = []
+    for contender in contenders:
+        estimator = make_estimator(contender.section, contender.density)
+        gains = {}
+        for which in QUANTITIES:
+            correlation = Correlation(
+                np.array(curves[which].t), np.array([rho.value for rho in curves[which].rho])
+            )
+            mine = _batch_variances(batches[contender.name], which, config)
+            controlled = which == "loss" and contender.control is not None
+            arguments = (estimator, config.training.batch_size, correlation)
+            predicted = None if controlled else predictions[which].variance(*arguments)
+            optimum = None if controlled else predictions[which].optimum(*arguments)
+            gains[which] = _gain(
+                mine, standard[which], estimator.law.views, predicted, optimum, resamples
+            )
+        measured.append(
+            Measured(
+                name=contender.name,
+                forwards=estimator.law.views,
+                same_objective=same_objective(contender.section),
+                limit=limit(estimator.stratify),
+                loss=gains["loss"],
+                gradient=gains["gradient"],
+            )
+        )
+    parts = {
+        which: _parts(values, which, standard[which], resamples, config) for which in QUANTITIES
+    }
+    return Figures(
+        model=config.model.init_from or f"new, seed {config.seed}",
+        model_parameters=parameters,
+        data=config.data.folder,
+        rows=manifest.splits["train"].rows,
+        response_tokens=float(lengths.mean()),
+        seed=config.seed,
+        batch_size=config.training.batch_size,
+        epsilon=config.estimator.epsilon,
+        normalize=config.estimator.normalize,
+        settings=section.model_dump(),
+        sketch=_sketch_figures(config, coordinates, designs["crossed"]),
+        loss=parts["loss"],
+        gradient=parts["gradient"],
+        loss_curves=curves["loss"],
+        gradient_curves=curves["gradient"],
+        densities=_fits(contenders, probed, moments["fit"], config.seed),
+        estimators=measured,
+        left_out=dict(left_out),
+        forwards=section.forwards or config.training.batch_size,
+        seconds=seconds,
+    )
+
+
+def _values(units: Sequence[Arrays], scale: float) -> dict[str, np.ndarray]:
+    """Of loss and gradient: float64[S, T, M, V, D]."""
+    return {
+        "loss": np.stack([unit["loss"] for unit in units])[..., None] * scale,
+        "gradient": np.stack([unit["sketch"] for unit in units]) * scale,
+    }
+
+
+def _parts(
+    values: Mapping[str, Mapping[str, np.ndarray]],
+    which: str,
+    standard: BatchVariances,
+    resamples: np.ndarray,
+    config: Config,
+) -> Parts:
+    # The first view of the crossed design is Standard's mask, the second MIRROR's reflection.
+    own, shared = values["nested"][which][..., 0, :], values["crossed"][which][..., 0, :]
+    options = {"seed": config.seed, "resamples": config.variance.resamples}
+    nested_intervals = bootstrap_nested(own, **options)
+    crossed_intervals = bootstrap_crossed(shared, **options)
+    components, interaction = nested(own), crossed(shared)
+    direct = figure(standard.redrawn(), standard.redrawn(resamples))
+    return Parts(
+        **{
+            name: _figure(getattr(components, name), nested_intervals[name])
+            for name in ("A", "B", "C", "total")
+        },
+        **{
+            name: _figure(getattr(interaction, name), crossed_intervals[name])
+            for name in ("B1", "B2")
+        },
+        direct=direct,
+    )
+
+
+def _figure(value: float, interval: tuple[float, float]) -> Figure:
+    return Figure(value=value, low=interval[0], high=interval[1])
+
+
+def _batch_variances(batches: Arrays, which: str, config: Config) -> BatchVariances:
+    values = batches["loss"][..., None] if which == "loss" else batches["gradient"]
+    return BatchVariances(values, config.training.batch_size)
+
+
+def _gain(
+    mine: BatchVariances,
+    standard: BatchVariances,
+    views: int,
+    predicted: float | None,
+    optimum: float | None,
+    resamples: np.ndarray,
+) -> Gain:
+    step = ratio(mine.redrawn, standard.redrawn, resamples)
+    base = float(standard.redrawn()[0])
+    return Gain(
+        variance=float(mine.redrawn()[0]),
+        fixed=ratio(mine.fixed, standard.fixed, resamples),
+        step=step,
+        forward=Figure(value=views * step.value, low=views * step.low, high=views * step.high),
+        predicted=None if predicted is None else predicted / base,
+        optimum=None if optimum is None else optimum / base,
+        of_optimum=None
+        if not optimum
+        else figure(mine.redrawn() / optimum, mine.redrawn(resamples) / optimum),
+    )
+
+
+def _fits(
+    contenders: Sequence[Contender],
+    probed: Mapping[str, Curve | None],
+    counts: CountMoments,
+    seed: int,
+) -> dict[str, Fit]:
+    """Every density that is not uniform, beside the probe it was fitted to."""
+    fits = {}
+    grid = (np.arange(500) + 0.5) / 500
+    for contender in contenders:
+        section = contender.section
+        time = make_estimator(section, contender.density).time
+        if not isinstance(time, ImportanceTime):
+            continue
+        curve = probed[contender.name]
+        if curve is None and section.density.kind not in ("power", "ap"):
+            curve = counted_curve(counts, section, seed)
+        root = np.empty(0) if curve is None else np.sqrt(np.maximum(curve.second, 0))
+        origin = time.density.origin
+        fits[contender.name] = Fit(
+            kind=section.density.kind,
+            coordinate="share" if section.masker.kind == "count" else "rate",
+            pdf_t=grid.tolist(),
+            pdf=time.density.pdf(grid).tolist(),
+            probe_t=[] if curve is None else curve.t.tolist(),
+            probe_root=root.tolist(),
+            kl=origin.get("kl"),
+        )
+    return fits
+
+
+def _sketch_figures(config: Config, coordinates: int, units: Sequence[Arrays]) -> SketchFigures:
+    sketch = np.stack([unit["sketch"] for unit in units])
+    exact = np.stack([unit["square"] for unit in units])
+    dimension = sketch.shape[-1]
+    error = (sketch**2).sum(-1)[exact > 0] / exact[exact > 0] - 1
+    return SketchFigures(
+        parameters=config.variance.parameters,
+        coordinates=coordinates,
+        dimension=dimension,
+        stated_error=0.0 if dimension == coordinates else float(np.sqrt(2 / dimension)),
+        measured_error=float(np.sqrt((error**2).mean())) if error.size else 0.0,
+    )
