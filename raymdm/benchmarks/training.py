@@ -53,6 +53,7 @@ class TrainingFigures:
         ratio: ours / bare of neighbouring blocks, median.
         quartiles: of that ratio.
         loss_difference: largest relative difference between the two loops' losses.
+        drawing: seconds of drawing rates, weights and masks over those of a step of ours, median.
     """
 
     parameters: int
@@ -62,6 +63,7 @@ class TrainingFigures:
     ratio: float
     quartiles: tuple[float, float]
     loss_difference: float
+    drawing: float
 
 
 def measure_training(config: Config, folder: Path, plan: Plan) -> TrainingFigures:
@@ -86,6 +88,7 @@ def measure_training(config: Config, folder: Path, plan: Plan) -> TrainingFigure
         losses, seconds = alternate(
             plan, _our_step(job, worker), lambda: bare.step(batches[bare.done])
         )
+    drawing = _drawing_seconds(job, worker, plan.blocks)
     difference = float(np.max(np.abs(losses[0] / losses[1] - 1)))
     if not difference <= TOLERANCE:
         raise RunError(
@@ -105,6 +108,7 @@ def measure_training(config: Config, folder: Path, plan: Plan) -> TrainingFigure
         ratio=float(np.median(ratios)),
         quartiles=(float(low), float(high)),
         loss_difference=difference,
+        drawing=float(drawing / np.median(seconds[0] / plan.steps)),
     )
 
 
@@ -142,6 +146,22 @@ def _our_step(job: Job, worker: Worker) -> Callable[[], float]:
         return float(worker.sink.rows[-1]["loss"])
 
     return step
+
+
+def _drawing_seconds(job: Job, worker: Worker, steps: int) -> float:
+    """Median seconds of drawing a step's rates, weights and masks, as the worker draws them."""
+    config, estimator = job.config, worker.estimator
+    seconds = []
+    for rows in read_steps(job.train, job.order, 0, min(steps, job.steps)):
+        batch = worker.collate(rows).to(worker.device)
+        _wait_for_device()
+        started = time.perf_counter()
+        t = estimator.draw_time(config.seed, rows.step, config.training.batch_size)
+        estimator.weights(batch, t)
+        estimator.views(batch, t, estimator.draw_noise(config.seed, rows.epoch, batch))
+        _wait_for_device()
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds))
 
 
 def alternate(plan: Plan, ours: Callable[[], float], bare: Callable[[], float]) -> Any:

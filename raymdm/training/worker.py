@@ -104,7 +104,7 @@ class Worker:
         step, estimator = self.done, self.estimator
         all_t = estimator.draw_time(config.seed, step, config.training.batch_size)
         t = all_t[rows.slots]
-        batch = self._collate(rows)
+        batch = self.collate(rows)
         weight = estimator.weights(batch, t)
         noise = estimator.draw_noise(config.seed, rows.epoch, batch)
         denominators = estimator.row_denominators(batch).double().numpy()
@@ -175,7 +175,8 @@ class Worker:
         if self.sink is not None:
             self.sink.close("interrupted", "stopped before the last step")
 
-    def _collate(self, rows: StepRows) -> Rows:
+    def collate(self, rows: StepRows) -> Rows:
+        """This worker's rows of a step as one batch, on the CPU."""
         return collate(
             rows.input_ids,
             rows.prompt_lengths,
