@@ -1,8 +1,13 @@
-"""One Ray cluster for all tests that need one."""
+"""One Ray cluster for all tests that need one, and how hypothesis runs."""
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# No test asserts a time: the machine may be busy.
+settings.register_profile("without_deadline", deadline=None)
+settings.load_profile("without_deadline")
 
 
 @pytest.fixture(scope="session")
