@@ -149,11 +149,12 @@ def epr_density(fit: EPRFit) -> TimeDensity:
 
     The paper's curve is taken at the midpoints of the cells. The pole changes by half within the
     first of them, where alpha goes from epsilon to about twice that, so its curve is averaged over
-    each cell.
+    each cell. Both stay constant beyond the last rate of the probe, where nothing holds the growth
+    of t^r and exp(2 kappa t^m) back: a noisy probe can be fitted by a spike there.
     """
     pole = fit.pole_epsilon is not None
     nodes, weights = np.polynomial.legendre.leggauss(8 if pole else 1)
-    t = (np.arange(CELLS)[:, None] + (nodes + 1) / 2) / CELLS
+    t = np.minimum((np.arange(CELLS)[:, None] + (nodes + 1) / 2) / CELLS, fit.t[-1])
     origin = {
         "kind": "epr_pole" if pole else "epr",
         "parameters": fit.parameters,

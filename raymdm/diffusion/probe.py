@@ -5,20 +5,22 @@ The expectations are over rows and masks, so the second moment is the whole g² 
 summed in float64: the result does not depend on the cluster.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raymdm.diffusion.density import positive
 from raymdm.diffusion.estimator import Estimator
+from raymdm.diffusion.gradients import Sketch, row_gradients
 from raymdm.diffusion.noise import generator, mask_noise
 from raymdm.diffusion.rows import Rows
 
-__all__ = ["Curve", "grid_probe", "positive", "probe_loss"]
+Gradient: TypeAlias = tuple[Mapping[str, nn.Parameter], Sketch]
+"""The parameters whose gradient is measured, and what it is reduced to."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Curve:
     Attributes:
         t: float64[T], increasing rates.
         second: float64[T], E|y|² over rows and masks.
-        mean_square: float64[T], |E y|², without bias: from products of different rows, so that
-            noise can make it negative; NaN for a single row.
+        mean_square: float64[T], an estimate of |E y|² from products of different rows only, so that
+            noise does not raise it (and can make it negative); NaN for a single row.
     """
 
     t: np.ndarray
@@ -51,6 +53,20 @@ def first_measured(shares: Sequence[np.ndarray]) -> np.ndarray:
     return reduce(lambda one, other: np.where(np.isnan(one), other, one), shares)
 
 
+def measured(losses: Tensor, gradient: Gradient | None) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors[B, dim] whose products stand for those of the values, and exact squares[B], float64.
+
+    Args:
+        losses: [B], with their graph if the gradient is asked for.
+        gradient: None for the losses themselves (dim 1), else what their gradient is taken in.
+    """
+    if gradient is None:
+        values = losses.double().cpu().numpy()
+        return values[:, None], values**2
+    sketches, squared_norms = row_gradients(losses, *gradient)
+    return sketches.cpu().numpy(), squared_norms.cpu().numpy()
+
+
 def grid_probe(
     model: nn.Module,
     mask_token_id: int,
@@ -61,6 +77,7 @@ def grid_probe(
     rates: int = 64,
     masks: int = 4,
     batch_size: int = 64,
+    gradient: Gradient | None = None,
     part: int = 0,
     parts: int = 1,
 ) -> Curve:
@@ -74,7 +91,8 @@ def grid_probe(
         seed: the run's seed.
         rates: T.
         masks: M masks per row and rate.
-        batch_size: rows of one forward, views not counted.
+        batch_size: rows of one forward, views not counted; gradients take one row at a time.
+        gradient: None for moments of the loss.
         part: which share of the rates to measure; the others stay NaN.
         parts: shares: workers divide the rates, and each rate comes out as it would for one.
     """
@@ -82,39 +100,27 @@ def grid_probe(
     t = (np.arange(rates) + offsets) / rates
     replicas = estimator.law.replicas
     length = rows.input_ids.shape[1]
+    size = batch_size if gradient is None else 1
     second, mean_square = np.full((2, rates), np.nan)
     for index, rate in list(enumerate(t))[part::parts]:
         noise = mask_noise(seed, index + 1, rows.samples, length, masks * replicas, "probe")
-        squares, sums = 0.0, np.zeros((len(rows), 1))
-        for draw in range(masks):
-            plane = noise[draw * replicas : (draw + 1) * replicas]
-            values = _losses(model, mask_token_id, rows, estimator, rate, plane, batch_size)
-            squares += float((values**2).sum())
-            sums[:, 0] += values
-        second[index] = squares / (masks * len(rows))
-        mean_square[index] = _product_of_different_rows(sums / masks)
+        vectors, squares = [], []
+        for start in range(0, len(rows), size):
+            chunk = rows.slice(start, start + size)
+            planes = noise[:, start : start + size, : chunk.input_ids.shape[1]]
+            total: np.ndarray | float = 0.0
+            for draw in planes.split(replicas):
+                with torch.set_grad_enabled(gradient is not None):
+                    losses = estimator.row_losses(
+                        model, mask_token_id, chunk, np.full(len(chunk), rate), draw
+                    )
+                vector, square = measured(losses, gradient)
+                total = total + vector
+                squares.append(square)
+            vectors.append(total)
+        second[index] = np.concatenate(squares).mean()
+        mean_square[index] = _product_of_different_rows(np.concatenate(vectors) / masks)
     return Curve(t, second, mean_square)
-
-
-@torch.no_grad()
-def _losses(
-    model: nn.Module,
-    mask_token_id: int,
-    rows: Rows,
-    estimator: Estimator,
-    rate: float,
-    plane: Tensor,
-    batch_size: int,
-) -> np.ndarray:
-    """float64[S] for one noise plane[R, S, L]."""
-    values = []
-    for start in range(0, len(rows), batch_size):
-        chunk = rows.slice(start, start + batch_size)
-        noise = plane[:, start : start + batch_size, : chunk.input_ids.shape[1]]
-        t = np.full(len(chunk), rate)
-        losses = estimator.row_losses(model, mask_token_id, chunk, t, noise)
-        values.append(losses.double().cpu().numpy())
-    return np.concatenate(values)
 
 
 def _product_of_different_rows(means: np.ndarray) -> float:
@@ -122,9 +128,3 @@ def _product_of_different_rows(means: np.ndarray) -> float:
     pairs = len(means) * (len(means) - 1)
     total = (means.sum(0) ** 2).sum() - (means**2).sum()
     return float(total / pairs) if pairs else np.nan
-
-
-def probe_loss(*args: object, **options: object) -> tuple[np.ndarray, np.ndarray]:
-    """t[T] and sqrt(E[l²|t])[T]: `grid_probe` under its old name."""
-    curve = grid_probe(*args, **options)  # type: ignore[arg-type]
-    return curve.t, np.sqrt(curve.second)
