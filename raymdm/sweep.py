@@ -108,8 +108,8 @@ def check_trials(config: Config, trials: list[Trial]) -> None:
         kind = (trial.arm, str(trial.settings))
         if kind not in checked:
             make_job(trial.config, run)
+            check_evaluation(trial.config)
             checked.add(kind)
-    check_evaluation(trials[0].config)
 
 
 def _ended(trial: Trial) -> bool:
