@@ -173,7 +173,7 @@ def test_likelihood_ratios_of_exact_delimiters_average_to_one(t: float, delta: f
 
 @pytest.mark.parametrize(("n", "k"), [(4, 1), (4, 2), (5, 3), (4, 4)])
 def test_every_subset_of_a_count_is_equally_likely(n: int, k: int):
-    """Only the order of the noise counts, all orders are equally likely, the prompt's is not read."""
+    """Only the order of the response's noise counts, and all orders are equally likely."""
     orders = torch.tensor(list(permutations(range(n))), dtype=torch.float64)
     noise = torch.cat([torch.zeros(len(orders), 1), (orders + 0.5) / n], dim=1)
     eligible = torch.ones(len(orders), n + 1, dtype=torch.bool)
