@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache, reduce
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -10,7 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 import raymdm
-from raymdm.config import Config, config_files, load_config, read_config
+from raymdm.config import Config, config_files, load_config, merge_overlay
+from raymdm.config.estimator import EstimatorSection
+from raymdm.config.loading import read_file, validate
 
 FILES = config_files()
 PACKAGE = Path(raymdm.__file__).parent
@@ -38,6 +41,7 @@ def leaves(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from leaves(section, f"{prefix}{name}.")
 
 
+@cache
 def attributes_read() -> set[str]:
     """Names of all attributes read anywhere in the package, the schema's own files left out."""
     names: set[str] = set()
@@ -48,6 +52,33 @@ def attributes_read() -> set[str]:
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 names.add(node.attr)
     return names
+
+
+@cache
+def content(name: str) -> dict[str, Any]:
+    """A shipped file, read once."""
+    return read_file(name)
+
+
+def merged(*names: str) -> Config:
+    """What `load_config` makes of these files."""
+    return validate(reduce(merge_overlay, map(content, names), {}))
+
+
+def in_force(section: EstimatorSection) -> dict[str, Any]:
+    """A composition without the keys that are read only under choices that it did not make."""
+    kept = section.model_dump()
+    if section.time.sampler != "clipped":
+        del kept["time"]["bounds"]
+    if section.time.sampler != "importance":
+        del kept["density"]
+    elif section.density.kind in ("power", "ap"):
+        del kept["density"]["probe"]
+    if section.delimiters.rates == "same":
+        del kept["delimiters"]["delta"]
+    if section.control.kind == "none":
+        kept["control"] = {"kind": "none"}
+    return kept
 
 
 def test_there_are_files_of_every_kind():
@@ -63,30 +94,39 @@ def test_a_shipped_file_loads_by_itself_and_opens_with_a_comment(path: Path):
 @pytest.mark.parametrize("estimator", shipped("estimators"))
 def test_shipped_files_compose(estimator: str):
     for task, model, zero in product(shipped("tasks"), shipped("models"), shipped("deepspeed")):
-        files = ["base", task, model, estimator, zero]
-        config = load_config(files, ["training.steps=3"])
-        assert config.training.steps == 3
+        config = merged("base", task, model, estimator, zero)
         for name, key in ((task, "task"), (model, "model"), (estimator, "estimator")):
-            given = read_config([name])[key]
+            given = content(name)[key]
             assert getattr(config, key).model_dump(include=set(given)).keys() == given.keys()
 
 
-def test_a_later_estimator_replaces_an_earlier_one_completely():
-    """An arm names one preset over another: nothing of the first may remain."""
-    for first, second in product(shipped("estimators"), repeat=2):
-        assert load_config([first, second]).estimator == load_config([second]).estimator
+@pytest.mark.parametrize("second", shipped("estimators"))
+def test_a_later_estimator_replaces_an_earlier_one_in_all_that_is_read(second: str):
+    """An arm names one preset over another: of the first, only what nobody reads may remain."""
+    alone = in_force(merged(second).estimator)
+    for first in shipped("estimators"):
+        assert in_force(merged(first, second).estimator) == alone
+
+
+@pytest.mark.parametrize("name", shipped("estimators"))
+def test_an_estimator_names_every_choice_even_where_it_is_the_default(name: str):
+    """So it replaces an earlier one whatever that says; details of a choice may keep defaults."""
+    given = content(name)["estimator"]
+    assert given.keys() >= {"objective", "eligible", "time", "masker", "delimiters", "control"}
+    assert given["time"].keys() >= {"sampler", "stratify", "strata"}
+    assert given["masker"].keys() == {"kind", "views"}
+    assert "rates" in given["delimiters"]
+    assert "kind" in given["control"]
+    if given["time"]["sampler"] == "importance":
+        assert given["density"].keys() >= {"kind", "moment", "target", "mixing"}
+        probed = given["density"]["kind"] not in ("power", "ap")
+        assert ("kind" in given["density"].get("probe", {})) == probed
 
 
 @pytest.mark.parametrize("key", sorted(leaves(Config)))
 def test_every_key_is_read_by_some_code(key: str):
     """A key that nothing reads is a promise that nothing keeps."""
-    assert key.rpartition(".")[2] in attributes_read_once()
-
-
-def attributes_read_once(cache: list[set[str]] = []) -> set[str]:  # noqa: B006
-    if not cache:
-        cache.append(attributes_read())
-    return cache[0]
+    assert key.rpartition(".")[2] in attributes_read()
 
 
 def test_every_key_is_explained():
