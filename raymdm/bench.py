@@ -88,9 +88,10 @@ def main(
     tiny model on sums; about two minutes on two cores. With `--set sweep.path=trainer` each trial
     goes through Ray Train.
 
-    `estimators`: variance of the loss and of its gradient under every shipped estimator, relative to
-    Standard, per step and per forward, and against the least that any density could reach. A tiny
-    model is trained by Standard on generated tasks whose responses have about 5, 20 and 80 tokens;
+    `estimators`: variance of the loss and of its gradient under every shipped estimator, relative
+    to Standard, per step and per forward, and against the least that any density could reach. A
+    tiny model is trained by Standard on generated tasks whose responses have about 5, 20 and
+    80 tokens;
     `--set data.folder=…` takes prepared data of your own instead. About half an hour on two cores.
 
     Example: raymdm bench train --set training.threads_per_worker=2 --json train.json

@@ -98,19 +98,22 @@ class StreamMoments:
         return LiveParts(between_views, float(rates), float(share @ inside) - between_views)
 
     def density(self, target: Literal["iid", "stratified"], mixing: float) -> TimeDensity | None:
-        """The density that minimises the variance of what was seen; None until all bins are known.
+        """The density that minimises the variance of what was seen; None until most bins are known.
 
         f ∝ sqrt(E[l²|t]) for independent rates, sqrt(Var(l|t)) for stratified ones, importance
-        corrected within each bin.
+        corrected within each bin. Near t = 0 most masks are empty: a bin that has seen no loss yet
+        takes its value from its neighbours.
         """
         weight, first, second = self._of("weight", "first", "second")
-        if (weight == 0).any():
+        known = second > 0
+        if known.mean() <= 0.5 or not np.isfinite(second).all():
             return None
-        moments = second / weight
+        moments = second[known] / weight[known]
         if target == "stratified":
-            moments = np.maximum(moments - (first / weight) ** 2, 0.01 * moments)
-        if not np.isfinite(moments).all() or (moments <= 0).any():
-            return None
+            mean_square = (first[known] / weight[known]) ** 2
+            moments = np.maximum(moments - mean_square, 0.01 * moments)
+        places = np.arange(len(known))
+        moments = np.exp(np.interp(places, places[known], np.log(moments)))
         cells: np.ndarray = np.repeat(np.sqrt(moments), np.diff(self.edges))
         return TimeDensity(cells, {"kind": "ap", "target": target}).mixed(mixing)
 

@@ -176,7 +176,7 @@ class Worker:
             self.sink.close("interrupted", "stopped before the last step")
 
     def collate(self, rows: StepRows) -> Rows:
-        """This worker's rows of a step as one batch, on the CPU."""
+        """Rows of a step as one batch, on the CPU."""
         return collate(
             rows.input_ids,
             rows.prompt_lengths,

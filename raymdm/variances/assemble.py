@@ -92,9 +92,11 @@ def assemble(
             )
             mine = _batch_variances(batches[contender.name], which, config)
             controlled = which == "loss" and contender.control is not None
-            arguments = (estimator, config.training.batch_size, correlation)
-            predicted = None if controlled else predictions[which].variance(*arguments)
-            optimum = None if controlled else predictions[which].optimum(*arguments)
+            predicted = optimum = None
+            if not controlled:
+                size = config.training.batch_size
+                predicted = predictions[which].variance(estimator, size, correlation)
+                optimum = predictions[which].optimum(estimator, correlation)
             gains[which] = _gain(
                 mine, standard[which], estimator.law.views, predicted, optimum, resamples
             )

@@ -116,7 +116,7 @@ class Laboratory:
             self.model, self.job.shape.mask_token_id, row, np.array([t]), noise
         )
         sketches, squares = row_gradients(losses, self.parameters, self.sketch)
-        return float(losses), sketches[0].cpu().numpy(), float(squares)
+        return float(losses.detach()), sketches[0].cpu().numpy(), float(squares)
 
     def batch(
         self, contender: Contender, numbers: np.ndarray, step: int, *, gradient: bool = True

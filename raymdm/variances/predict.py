@@ -5,10 +5,11 @@ a batch of N independent rows has
 
     N Var(mean) = ∫ E|z(u)|² du - ∫∫ K(u, u') zbar(u) · zbar(u') du du'
 
-where the kernel K says how u is spread: 1 for independent u, 1/J on the diagonal of J cells for the
-lattice (the limit of large N), K on each of K strata, 2 - antidiagonal for antithetic pairs. Means
-are multiplied across the probe's two independent halves and across different rows only, so nothing
-is biased by noise. Source: the design note "estimators", sections 3 to 5.
+where the kernel K says how u is spread: 1 for independent u, a delta for the lattice (the limit of
+large N), K times the indicator of a common stratum for K strata, and 2 - delta(u + u' - 1) for
+antithetic pairs. Means are multiplied across the probe's two independent halves and across
+different rows only, so that noise does not bias them. Source: the design note "estimators",
+sections 3 to 5. Integrals are sums over cells of t that are finer towards the pole at 0.
 """
 
 from dataclasses import dataclass
@@ -28,22 +29,24 @@ from raymdm.diffusion.stratify import (
     StratifiedUniforms,
     Stratify,
 )
-from raymdm.diffusion.time import ImportanceTime, TimeSampler, UniformTime
+from raymdm.diffusion.time import ClippedTime, TimeSampler, UniformTime
 
-GRID = 512
+_CELLS = 1024
 _COARSE = 32
-"""Cells over which second moments are averaged before roots are taken of them."""
+"""Groups of cells over which second moments are averaged before roots are taken of them."""
+_EDGES = np.linspace(0, 1, _CELLS + 1) ** 2
+_MIDDLE = (_EDGES[1:] + _EDGES[:-1]) / 2
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """rho(t) of MIRROR's two views, at increasing rates."""
+    """MIRROR's rho at increasing rates."""
 
     t: np.ndarray
     rho: np.ndarray
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
-        """Rho at any rates, by interpolation."""
+        """At any rates, by interpolation."""
         return np.interp(t, self.t, self.rho)
 
 
@@ -54,10 +57,12 @@ class Prediction:
         """From draws, and what the loss of each draw's row is multiplied with[D] in a batch (1, or
         n over its mean where tokens are normalised together).
         """
-        self.moments, self.scale = moments, scale
+        self.moments, self.scale = moments, scale[:, None]
+        self.products: np.ndarray
+        self.squares: np.ndarray
         if which == "loss":
             self.products = np.outer(moments.losses, moments.losses)
-            self.squares: np.ndarray = moments.losses**2
+            self.squares = moments.losses**2
         else:
             assert moments.sketches is not None
             assert moments.squared_norms is not None
@@ -66,72 +71,68 @@ class Prediction:
         across = moments.lattices[:, None] != moments.lattices[None]
         same = moments.rows[:, None] == moments.rows[None]
         self.different = self.products * (across & ~same) / (across & ~same).sum()
-        self.same = self.products * (across & same) / (across & same).sum()
+        self.same = self.products * (across & same) / max(1, (across & same).sum())
+        self._shares: dict[float, np.ndarray] = {}
 
     def variance(
         self, estimator: Estimator, batch_size: int, correlation: Correlation
     ) -> float | None:
         """N Var(batch mean), rows redrawn; None where there is no formula for the composition."""
-        share = _view_share(estimator)
-        kernel = _kernel(estimator.stratify, batch_size)
-        if share is None or kernel is None or estimator.with_syntax:
+        if not _has_formula(estimator):
             return None
-        if not isinstance(estimator.time, UniformTime | ImportanceTime):
-            return None
-        coefficients, squares = self._coefficients(estimator.law, estimator.time)
-        second = self._second(estimator, coefficients, squares, correlation)
-        mean = (self.different * (coefficients @ kernel @ coefficients.T)).sum()
-        return float(second.mean() - mean)
+        mass = estimator.time.mass(_EDGES[:-1], _EDGES[1:])
+        values, squares = self._values(estimator.law, estimator.time)
+        second = self._second(estimator, values, squares, correlation)
+        pairs = _pairs(estimator.stratify, batch_size, values, mass)
+        return float(second @ mass - (pairs * self.different).sum())
 
-    def optimum(
-        self, estimator: Estimator, batch_size: int, correlation: Correlation
-    ) -> float | None:
+    def optimum(self, estimator: Estimator, correlation: Correlation) -> float | None:
         """The least `variance` over all densities, with this law, these views and this limit."""
-        if _view_share(estimator) is None or estimator.with_syntax:
+        if not _has_formula(estimator):
             return None
-        coefficients, squares = self._coefficients(estimator.law, UniformTime())
-        second = _coarse(self._second(estimator, coefficients, squares, correlation))
-        means = (coefficients * (self.different @ coefficients)).sum(0)
+        mass = np.diff(_EDGES)
+        values, squares = self._values(estimator.law, UniformTime())
+        second = self._second(estimator, values, squares, correlation)
         if limit(estimator.stratify) == "stratified":
-            rest = np.maximum(second - _coarse(means), 0.01 * second)
-            return float(np.sqrt(rest).mean() ** 2)
-        whole = coefficients.mean(1)
-        return float(np.sqrt(second).mean() ** 2 - whole @ self.different @ whole)
+            mean_square = (values * (self.different @ values)).sum(0)
+            rest = np.maximum(_coarse(second - mean_square), 0.01 * _coarse(second))
+            return float((np.sqrt(rest) @ _coarse(mass, total=True)) ** 2)
+        whole = values @ mass
+        root = np.sqrt(_coarse(second)) @ _coarse(mass, total=True)
+        return float(root**2 - whole @ self.different @ whole)
 
-    def _coefficients(self, law: Law, time: TimeSampler) -> tuple[np.ndarray, np.ndarray]:
-        """c[D, GRID] with zbar(u) = mean c y, and what multiplies |y|² in E|z(u)|²."""
-        moments = self.moments
-        t = time((np.arange(GRID) + 0.5) / GRID)
-        n, k = moments.lengths[:, None], moments.counts[:, None]
-        proposal = moments.proposals[:, None]
+    def _values(self, law: Law, time: TimeSampler) -> tuple[np.ndarray, np.ndarray]:
+        """c[D, cells] with zbar = mean over draws of c y, and what multiplies |y|² in E|z|²."""
+        n, k = self.moments.lengths[:, None], self.moments.counts[:, None]
         if isinstance(law, CountLaw):
-            drawn = np.stack([law.counts(t, np.full(GRID, row)) for row in moments.lengths])
-            hit = (drawn == k).astype(np.float64)
-            value = law.weight(time, (k - 0.5) / n, n) / k * self.scale[:, None]
-            return hit * value / proposal, hit * value**2 / proposal
+            inside = np.minimum(_EDGES[1:], k / n) - np.maximum(_EDGES[:-1], (k - 1) / n)
+            share = np.maximum(inside, 0) / np.diff(_EDGES) / self.moments.proposals[:, None]
+            value = law.weight(time, (k - 0.5) / n, n) / k * self.scale
+            return share * value, share * value**2
         assert isinstance(law, RateLaw)
-        alpha = law.mask_probability(t)[None]
-        value = time.weight(t)[None] / (n * alpha) * self.scale[:, None]
-        share = binom.pmf(k, n, alpha) / proposal
+        alpha = law.mask_probability(_MIDDLE)[None]
+        if law.epsilon not in self._shares:
+            drawn = binom.pmf(k, n, alpha) / self.moments.proposals[:, None]
+            self._shares[law.epsilon] = drawn
+        share = self._shares[law.epsilon]
+        value = time.weight(_MIDDLE)[None] / (n * alpha) * self.scale
         return share * value, share * value**2
 
     def _second(
         self,
         estimator: Estimator,
-        coefficients: np.ndarray,
+        values: np.ndarray,
         squares: np.ndarray,
         correlation: Correlation,
     ) -> np.ndarray:
-        """E|z(u)|²[GRID] of the mean over the views."""
+        """E|z|²[cells] of the mean over the views."""
         second = (squares * self.squares[:, None]).mean(0)
-        share = _view_share(estimator)
-        assert share is not None
-        views, correlated = share
+        views = estimator.law.views
         if views == 1:
             return second
-        rows = (coefficients * (self.same @ coefficients)).sum(0)
-        uniforms = (np.arange(GRID) + 0.5) / GRID
-        rho = correlation(estimator.time(uniforms)) if correlated else np.zeros(GRID)
+        rows = (values * (self.same @ values)).sum(0)
+        independent = isinstance(estimator.law, CountLaw) or _is_independent(estimator.law)
+        rho = np.zeros(_CELLS) if independent else correlation(_MIDDLE)
         return rows + (second - rows) * (1 + (views - 1) * rho) / views
 
 
@@ -141,33 +142,46 @@ def limit(stratify: Stratify) -> str:
     return "stratified" if spread else "iid"
 
 
-def _view_share(estimator: Estimator) -> tuple[int, bool] | None:
-    """Views of a row, and whether they are correlated as MIRROR's; None without a formula."""
+def _has_formula(estimator: Estimator) -> bool:
     law = estimator.law
+    if estimator.with_syntax or isinstance(estimator.time, ClippedTime):
+        return False
     if isinstance(law, CountLaw):
-        return law.views, False
+        return True
     if not isinstance(law, RateLaw) or law.delimiter_rates != "same":
-        return None
-    if isinstance(law.masker, IndependentMasker):
-        return law.views, False
-    two = isinstance(law.masker, MirrorMasker | RotationMasker) and law.views == 2
-    return (2, True) if two else None
+        return False
+    mirrored = isinstance(law.masker, MirrorMasker | RotationMasker) and law.views == 2
+    return mirrored or _is_independent(law)
 
 
-def _kernel(stratify: Stratify, batch_size: int) -> np.ndarray | None:
-    """K[GRID, GRID] with the weight of the grid, so that sums stand for integrals."""
+def _is_independent(law: Law) -> bool:
+    return isinstance(law, RateLaw) and isinstance(law.masker, IndependentMasker)
+
+
+def _pairs(stratify: Stratify, batch_size: int, values: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """∫∫ K(u, u') c_d(u) c_e(u') du du' for all pairs of draws, float64[D, D]."""
+    whole = values @ mass
+    independent = np.outer(whole, whole)
+    upper = np.cumsum(mass)
+    middle = upper - mass / 2
     if isinstance(stratify, IndependentUniforms):
-        return np.full((GRID, GRID), 1 / GRID**2)
+        return independent
     if isinstance(stratify, LatticeUniforms):
-        return np.eye(GRID) / GRID
-    if isinstance(stratify, StratifiedUniforms):
-        strata = stratify.strata or isqrt(batch_size)
-        place: np.ndarray = np.arange(GRID) * strata // GRID
-        return (place[:, None] == place[None]) * strata / GRID**2
+        return (values * mass) @ values.T
     if isinstance(stratify, AntitheticUniforms):
-        return np.full((GRID, GRID), 2 / GRID**2) - np.eye(GRID)[::-1] / GRID
-    return None
+        partner = np.minimum(np.searchsorted(upper, 1 - middle), len(mass) - 1)
+        return 2 * independent - (values * mass) @ values[:, partner].T
+    assert isinstance(stratify, StratifiedUniforms)
+    strata = stratify.strata or isqrt(batch_size)
+    place = np.minimum((middle * strata).astype(int), strata - 1)
+    sums = np.stack([values[:, place == s] @ mass[place == s] for s in range(strata)])
+    return strata * sums.T @ sums
 
 
-def _coarse(values: np.ndarray) -> np.ndarray:
-    return values.reshape(_COARSE, -1).mean(1)
+def _coarse(values: np.ndarray, *, total: bool = False) -> np.ndarray:
+    """Means over groups of cells, each cell by its width; or the sums."""
+    grouped = values.reshape(_COARSE, -1)
+    if total:
+        return grouped.sum(1)
+    width = np.diff(_EDGES).reshape(_COARSE, -1)
+    return (grouped * width).sum(1) / width.sum(1)
