@@ -1,6 +1,7 @@
 """The EPR fit: its gradient, its seeds, and the same curves as the published fit."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tiny import FIXTURES
 from raymdm.diffusion.epr import EPRFit, _cross_entropy, _trapezoid_weights, fit_epr
 
 GRID = (np.arange(40) + 0.5) / 40
+EPSILON = 1e-3
 PUBLISHED = FIXTURES / "epr" / "epr_fit.json"
 needs_fixtures = pytest.mark.skipif(not PUBLISHED.is_file(), reason="no published fits here")
 
@@ -31,24 +33,32 @@ def on_grid(fit: EPRFit) -> np.ndarray:
     return curve / np.trapezoid(curve, fit.t)
 
 
+def pole(t: np.ndarray) -> np.ndarray:
+    return 1 / ((1 - EPSILON) * t + EPSILON)
+
+
+@pytest.mark.parametrize("with_pole", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_gradient_is_that_of_the_value(seed: int):
+def test_the_gradient_is_that_of_the_value(seed: int, with_pole: bool):
     random = np.random.default_rng(seed)
     t = np.sort(random.random(25))
     weights = _trapezoid_weights(t)
     target = random.random(25) + 0.1
     target *= weights / (target * weights).sum()
-    raw = random.standard_normal(7)
-    value, gradient = _cross_entropy(raw, t, target, weights)
-    numeric = approx_fprime(raw, lambda x: _cross_entropy(x, t, target, weights)[0], 1e-7)
+    raw = random.standard_normal(7 + with_pole)
+    arguments = (t, target, weights, pole(t) if with_pole else None)
+    value, gradient = _cross_entropy(raw, *arguments)
+    numeric = approx_fprime(raw, lambda x: _cross_entropy(x, *arguments)[0], 1e-7)
     assert np.isfinite(value)
     np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-6)
 
 
-def test_the_gradient_is_finite_at_both_ends_of_the_interval():
+@pytest.mark.parametrize("with_pole", [False, True])
+def test_the_gradient_is_finite_at_both_ends_of_the_interval(with_pole: bool):
     t = np.linspace(0, 1, 20)
     weights = _trapezoid_weights(t)
-    _, gradient = _cross_entropy(np.full(7, 0.3), t, weights, weights)
+    raw = np.full(7 + with_pole, 0.3)
+    _, gradient = _cross_entropy(raw, t, weights, weights, pole(t) if with_pole else None)
     assert np.isfinite(gradient).all()
 
 
@@ -83,6 +93,35 @@ def test_it_recovers_a_curve_of_its_own_family():
     fit = fit_epr(GRID, 7 * made, starts=8)
     assert 0 <= fit.kl < 1e-6
     assert np.trapezoid(abs(on_grid(fit) - made / np.trapezoid(made, GRID)), GRID) < 2e-3
+
+
+def test_with_a_pole_it_recovers_the_noise_of_the_count():
+    """E[l²|t] of n equal tokens is 1 + (1 - alpha)/(n alpha): the paper's curve cannot follow."""
+    target = np.sqrt(1 + (pole(GRID) - 1) / 5)
+    without = fit_epr(GRID, target, starts=8)
+    fit = fit_epr(GRID, target, starts=8, pole_epsilon=EPSILON)
+    assert 0 <= fit.kl < 1e-9 < 1e-4 < without.kl
+    t = np.linspace(0, 1, 101)
+    shape, wanted = fit.curve(t), np.sqrt(1 + (pole(t) - 1) / 5)
+    np.testing.assert_allclose(shape / shape[50], wanted / wanted[50], rtol=1e-3)
+    flat = without.curve(t)
+    assert shape[0] / shape[50] > 3 * flat[0] / flat[50]
+
+
+def test_the_pole_is_one_more_parameter_and_the_curve_stands_on_the_whole_interval():
+    target = 1 + np.exp(-8 * GRID) + GRID**6
+    without = fit_epr(GRID, target, starts=3)
+    fit = fit_epr(GRID, target, starts=3, pole_epsilon=EPSILON)
+    assert list(without.parameters) == ["a", "b", "D", "r", "q", "kappa", "m"]
+    assert list(fit.parameters) == [*without.parameters, "c"]
+    assert fit.parameters["c"] >= 0
+    assert (without.pole_epsilon, fit.pole_epsilon) == (None, EPSILON)
+    for one in (without, fit):
+        assert np.isfinite(one.curve(np.linspace(0, 1, 11))).all()
+        assert (one.curve(np.linspace(0, 1, 11)) > 0).all()
+    square = fit.curve(GRID) ** 2 - fit.parameters["c"] * pole(GRID)
+    rest = replace(fit, parameters={**fit.parameters, "c": 0.0})
+    np.testing.assert_allclose(rest.curve(GRID) ** 2, square)
 
 
 def test_the_same_seed_gives_the_same_fit_and_more_starts_never_a_worse_one():

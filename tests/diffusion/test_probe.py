@@ -18,6 +18,8 @@ from tiny import (
 
 from raymdm.diffusion import Estimator, make_estimator
 from raymdm.diffusion.density import density_curve
+from raymdm.diffusion.gradients import Sketch, gradient_parameters, row_gradients
+from raymdm.diffusion.noise import mask_noise
 from raymdm.diffusion.probe import Curve, grid_probe
 
 STANDARD = make_estimator("standard")
@@ -105,13 +107,12 @@ def test_every_rate_has_masks_of_its_own():
 
 def test_the_mean_square_is_that_of_the_exact_mean():
     """Not of a noisy one: with few rows and masks most of that would be variance."""
-    row, rows, probes = make_rows([(PROMPT, RESPONSE)]), 3, 120
-    sums = cross_entropy_sums(tiny_model(), row).detach()
+    model, row, rows, probes = tiny_model(), make_rows([(PROMPT, RESPONSE)]), 3, 100
+    sums = cross_entropy_sums(model, row).detach()
     errors, variances = [], []
     for seed in range(probes):
-        curve = grid_probe(
-            tiny_model(), MASK, repeated(row, rows), STANDARD, seed=seed, rates=8, masks=1
-        )
+        batch = repeated(row, rows)
+        curve = grid_probe(model, MASK, batch, STANDARD, seed=seed, rates=4, masks=1)
         alpha = STANDARD.law.mask_probability(curve.t)
         mean = np.array([loss_at(sums, row, rate).item() for rate in alpha])
         errors.append(curve.mean_square - mean**2)
@@ -154,3 +155,49 @@ def test_workers_that_share_the_rates_measure_the_same_curve():
     np.testing.assert_array_equal(whole.t, one.t)
     np.testing.assert_array_equal(whole.second, one.second)
     np.testing.assert_array_equal(whole.mean_square, one.mean_square)
+
+
+def test_the_moments_of_the_gradient_are_those_of_single_rows():
+    """The same masks, each row's gradient by a backward pass of its own, without any sketch."""
+    model, rows, masks = tiny_model(), make_rows(PAIRS, [3, 50, 9]), 2
+    parameters = gradient_parameters(model, "all")
+    gradient = (parameters, Sketch(0, 2**20, parameters))
+    estimator = make_estimator("mirror")
+    curve = grid_probe(
+        model, MASK, rows, estimator, seed=6, rates=8, masks=masks, gradient=gradient
+    )
+    for index in (0, 3, 7):
+        noise = mask_noise(6, index + 1, rows.samples, rows.input_ids.shape[1], masks, "probe")
+        found = np.zeros((masks, 3, gradient[1].dimension))
+        for draw in range(masks):
+            losses = estimator.row_losses(
+                model, MASK, rows, np.full(3, curve.t[index]), noise[draw : draw + 1]
+            )
+            found[draw] = row_gradients(losses, *gradient)[0].numpy()
+        assert curve.second[index] == pytest.approx((found**2).sum(-1).mean(), rel=1e-9)
+        products = found.mean(0) @ found.mean(0).T
+        pairs = (products.sum() - np.trace(products)) / 6
+        assert curve.mean_square[index] == pytest.approx(pairs, rel=1e-9)
+
+
+def test_without_any_masked_token_the_gradient_is_zero():
+    model, rows = tiny_model(), make_rows([((3,), (8,)), ((2,), (1,))])
+    parameters = gradient_parameters(model, "all")
+    gradient = (parameters, Sketch(0, 2**20, parameters))
+    curve = grid_probe(model, MASK, rows, STANDARD, seed=0, rates=16, masks=1, gradient=gradient)
+    losses = grid_probe(model, MASK, rows, STANDARD, seed=0, rates=16, masks=1)
+    assert (losses.second == 0).any()
+    np.testing.assert_array_equal(curve.second == 0, losses.second == 0)
+
+
+def test_a_sketched_gradient_keeps_its_exact_norm():
+    model, rows = tiny_model(), make_rows(PAIRS, [3, 50, 9])
+    parameters = gradient_parameters(model, "all")
+    whole, small = (
+        grid_probe(
+            model, MASK, rows, STANDARD, seed=0, rates=8, masks=1, gradient=(parameters, sketch)
+        )
+        for sketch in (Sketch(0, 2**20, parameters), Sketch(0, 64, parameters))
+    )
+    np.testing.assert_allclose(small.second, whole.second, rtol=1e-12)
+    assert (small.mean_square != whole.mean_square).all()
