@@ -20,8 +20,13 @@ TASK = {
 }
 
 
-def write_prepared(folder: Path, rows: dict[str, int] | None = None) -> Path:
-    """A prepared folder as `raymdm prepare` would write it, without starting Ray."""
+def write_prepared(
+    folder: Path, rows: dict[str, int] | None = None, *, marked: bool = False
+) -> Path:
+    """A prepared folder as `raymdm prepare` would write it, without starting Ray.
+
+    With `marked`, the first token of every response is a delimiter and the prompt's last is syntax.
+    """
     rows = rows or ROWS
     folder.mkdir(parents=True, exist_ok=True)
     problems = list(itertools.product(range(10), repeat=2))
@@ -35,7 +40,7 @@ def write_prepared(folder: Path, rows: dict[str, int] | None = None) -> Path:
         with open(folder / f"{split}.jsonl", "wb") as file:
             for index in range(start, start + count):
                 a, b = problems[index % len(problems)]
-                file.write(_row(tokenizer, a, b, index, split != "train"))
+                file.write(_row(tokenizer, a, b, index, split != "train", marked))
         start += count
         splits[split] = SplitManifest(
             file=f"{split}.jsonl",
@@ -48,10 +53,12 @@ def write_prepared(folder: Path, rows: dict[str, int] | None = None) -> Path:
             longest_row=9,
             longest_response=3,
             sha256="",
+            rows_with_delimiters=count * marked,
+            rows_with_syntax=count * marked,
         )
     manifest = Manifest(
         format=1,
-        fingerprint=f"{sorted(rows.items())}",
+        fingerprint=f"{sorted(rows.items())}{' marked' * marked}",
         task=TASK,
         prepare={},
         sources={},
@@ -69,12 +76,19 @@ def write_prepared(folder: Path, rows: dict[str, int] | None = None) -> Path:
     return folder
 
 
-def _row(tokenizer: object, a: int, b: int, index: int, scored: bool) -> bytes:
+def _row(tokenizer: object, a: int, b: int, index: int, scored: bool, marked: bool) -> bytes:
     prompt = tokenizer(f"{a} + {b}=")["input_ids"]  # type: ignore[operator]
     response = tokenizer(str(a + b))["input_ids"]  # type: ignore[operator]
     reference = {"question": f"{a} + {b}", "answer": str(a + b), "metadata": {}}
     ids = [*prompt, *response, tokenizer.eos_token_id]  # type: ignore[attr-defined]
-    return row_line(ids, len(prompt), f"row-{index}", json.dumps(reference) if scored else None)
+    return row_line(
+        ids,
+        len(prompt),
+        f"row-{index}",
+        json.dumps(reference) if scored else None,
+        delimiters=[len(prompt)] * marked,
+        syntax=[len(prompt) - 1] * marked,
+    )
 
 
 def tiny_config(run_dir: Path, folder: Path, **sections: object) -> Config:

@@ -47,6 +47,21 @@ def test_an_offset_is_the_mean_of_the_averages_less_the_weighted_one_of_its_bin(
     np.testing.assert_allclose(control.offsets(t, weight, denominators), wanted)
 
 
+def test_the_reported_loss_scatters_less_around_the_same_mean():
+    """What is left is the noise within a rate and the slope within a bin."""
+    control, random = MovingAverage(20, 0.9, 1.0), np.random.default_rng(1)
+    ones, plain, steadied = np.ones(16), [], []
+    for step in range(600):
+        t = random.random(16)
+        losses = 5 * t**2 + 0.3 * random.standard_normal(16)
+        if step >= 100:
+            plain.append(losses.mean())
+            steadied.append((losses + control.offsets(t, ones, ones)).mean())
+        control.update(t, losses, ones)
+    assert np.mean(steadied) == pytest.approx(5 / 3, abs=0.02)
+    assert np.var(steadied) < 0.2 * np.var(plain)
+
+
 def test_before_its_first_step_it_changes_nothing():
     offsets = MovingAverage(4, 0.9, 1.0).offsets(np.array([0.1, 0.9]), np.ones(2), np.ones(2))
     assert (offsets == 0).all()
