@@ -109,8 +109,9 @@ def test_only_the_users_text_is_searched_in_a_chat_prompt() -> None:
 
 def test_all_of_a_chat_prompt_is_searched_where_the_template_rewrites_the_text() -> None:
     encoder = chat("<TD>{{ messages[0].content | upper }}")
-    (tokens,) = encoder.marked_prompts(["<td>1"], ["<TD>"])
+    tokens, empty = encoder.marked_prompts(["<td>1", ""], ["<TD>"])
     assert tokens.marks == list(range(8))
+    assert empty.marks == list(range(4))
 
 
 def test_a_tokenizer_without_offsets_is_refused_where_something_is_to_be_marked() -> None:
