@@ -2,3 +2,7 @@
 
 Doors: `measure` (configuration -> `Figures`), `write_figures` (table, `variance.json`, page).
 """
+
+from raymdm.variances.page import write_figures
+
+__all__ = ["write_figures"]

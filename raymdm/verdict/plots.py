@@ -49,7 +49,7 @@ def seeds_plot(verdict: Verdict, label: str) -> str:
     """Every finished run as a dot, one line per arm, with the mean and its 95% interval."""
     arms = verdict.arms
     tints = colours([row.arm for row in arms])
-    figure, axes = _figure(0.9 + 0.55 * len(arms))
+    figure, axes = new_figure(0.9 + 0.55 * len(arms))
     for place, row in enumerate(arms):
         scores = np.array(row.scores)
         # Dots above, mean and interval below: neither hides the other.
@@ -67,7 +67,7 @@ def seeds_plot(verdict: Verdict, label: str) -> str:
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.grid(axis="x", color="#e6e6e6", lw=0.8)
     axes.set_axisbelow(True)
-    return _svg(figure, f"Scores of the seeds: {label}")
+    return as_svg(figure, f"Scores of the seeds: {label}")
 
 
 def curve_plot(curves: pd.DataFrame, column: str, arms: Sequence[str], label: str) -> str | None:
@@ -76,7 +76,7 @@ def curve_plot(curves: pd.DataFrame, column: str, arms: Sequence[str], label: st
     `curves` has arm, seed, step and the column. None where no arm has two measured steps.
     """
     tints = colours(arms)
-    figure, axes = _figure(3.2)
+    figure, axes = new_figure(3.2)
     drawn = False
     tops = []
     for arm in arms:
@@ -100,7 +100,7 @@ def curve_plot(curves: pd.DataFrame, column: str, arms: Sequence[str], label: st
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.grid(color="#e6e6e6", lw=0.8)
     axes.legend(frameon=False, loc="best")
-    return _svg(figure, f"{label} over the optimiser steps")
+    return as_svg(figure, f"{label} over the optimiser steps")
 
 
 def seed_band(curves: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -118,19 +118,23 @@ def seed_band(curves: pd.DataFrame, column: str) -> pd.DataFrame:
     return by_step.agg(["mean", "min", "max"], axis="columns")
 
 
-def _name(arm: str, diverged: int, runs: int) -> str:
-    shown = arm if len(arm) <= 22 else f"{arm[:21]}…"
-    return f"{shown}\ndiverged {diverged}/{runs}" if diverged else shown
+def new_figure(height: float) -> tuple[Figure, "matplotlib.axes.Axes"]:
+    """A figure of one panel in the pages' style; height in inches."""
+    figure, (axes,) = new_panels(height, 1)
+    return figure, axes
 
 
-def _figure(height: float) -> tuple[Figure, "matplotlib.axes.Axes"]:
+def new_panels(
+    height: float, rows: int, columns: int = 1
+) -> tuple[Figure, list["matplotlib.axes.Axes"]]:
+    """A figure of rows × columns panels, row by row; height of the whole in inches."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
-        return figure, figure.add_subplot()
+        return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def _svg(figure: Figure, description: str) -> str:
+def as_svg(figure: Figure, description: str) -> str:
     """The figure as an `<svg>` element for a page: no prologue, no metadata, unique ids."""
     stream = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": description}):
@@ -140,3 +144,12 @@ def _svg(figure: Figure, description: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def short(name: str) -> str:
+    """A name that leaves room for the picture beside it."""
+    return name if len(name) <= 22 else f"{name[:21]}…"
+
+
+def _name(arm: str, diverged: int, runs: int) -> str:
+    return f"{short(arm)}\ndiverged {diverged}/{runs}" if diverged else short(arm)
