@@ -187,7 +187,10 @@ def test_streamed_rows_carry_the_marks_of_the_file(ray_cluster: None, tmp_path: 
     assert {0, 3, 7, 20} <= seen
 
 
-def test_blocks_of_rows_without_marks_have_no_columns_for_them(tmp_path: Path) -> None:
+@pytest.mark.ray
+def test_blocks_of_rows_without_marks_have_no_columns_for_them(
+    ray_cluster: None, tmp_path: Path
+) -> None:
     order = Order(seed=2, rows=40, batch_size=8)
     plain = index_rows(write_prepared(tmp_path / "plain") / "train.jsonl", 300)
     (rows,) = read_steps(plain, order, 0, 1)
