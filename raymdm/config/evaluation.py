@@ -9,7 +9,8 @@ from raymdm.config.section import Section
 
 class DecodingSection(Section):
     """How responses are decoded: greedy, most confident tokens first, block by block. A causal
-    model (ARM) writes one token a step from left to right instead."""
+    model (ARM) writes one token a step from left to right instead.
+    """
 
     response_length: int | None = Field(default=None, ge=1)
     """Tokens decoded for every prompt: one fixed number per task, never the gold length. Null takes

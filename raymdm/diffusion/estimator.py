@@ -20,7 +20,7 @@ from raymdm.diffusion.cross_entropy import cross_entropy_sums
 from raymdm.diffusion.law import Law, Views
 from raymdm.diffusion.noise import mask_noise
 from raymdm.diffusion.rows import Rows
-from raymdm.diffusion.stratify import IndependentUniforms, Stratify
+from raymdm.diffusion.stratify import Stratify
 from raymdm.diffusion.time import TimeSampler
 
 
@@ -30,7 +30,7 @@ class Estimator:
 
     time: TimeSampler
     law: Law
-    stratify: Stratify = IndependentUniforms()
+    stratify: Stratify
     normalize: Literal["sample", "token"] = "sample"
     with_syntax: bool = False
     """The prompt's syntax tokens are eligible too (SyRM)."""

@@ -58,7 +58,5 @@ class Rows:
         )
 
 
-def _cut(
-    marks: torch.Tensor | None, start: int, stop: int, length: int
-) -> torch.Tensor | None:
+def _cut(marks: torch.Tensor | None, start: int, stop: int, length: int) -> torch.Tensor | None:
     return None if marks is None else marks[start:stop, :length]

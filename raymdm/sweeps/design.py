@@ -16,7 +16,18 @@ from raymdm.errors import ConfigurationError
 
 # What all trials of a sweep have in common: how they are run, scored and compared.
 _SHARED = frozenset(
-    "seed run_dir keep imports cluster evaluation sweep compare variance wandb".split()
+    [
+        "seed",
+        "run_dir",
+        "keep",
+        "imports",
+        "cluster",
+        "evaluation",
+        "sweep",
+        "compare",
+        "variance",
+        "wandb",
+    ]
 )
 
 

@@ -14,6 +14,7 @@ from raymdm.diffusion.decomposition import (
     crossed,
     nested,
 )
+from raymdm.diffusion.density import density_curve
 from raymdm.diffusion.fit import counted_curve
 from raymdm.diffusion.probe import Curve
 from raymdm.diffusion.time import ImportanceTime
@@ -221,7 +222,9 @@ def _fits(
         curve = probed[contender.name]
         if curve is None and section.density.kind not in ("power", "ap"):
             curve = counted_curve(counts, section, seed)
-        root = np.empty(0) if curve is None else np.sqrt(np.maximum(curve.second, 0))
+        root = np.empty(0)
+        if curve is not None:
+            root = density_curve(curve.second, curve.mean_square, section.density.target)
         origin = time.density.origin
         fits[contender.name] = Fit(
             kind=section.density.kind,

@@ -56,7 +56,7 @@ class Fit(BaseModel):
     pdf: list[float]
     probe_t: list[float]
     probe_root: list[float]
-    """Square root of the probed second moment, not normalised; empty without a probe."""
+    """What was fitted, the root of the moment of its target, not normalised; empty if nothing."""
     kl: float | None
 
 

@@ -66,7 +66,9 @@ def breaks(estimator: Estimator, n: int) -> np.ndarray:
         return np.unique([0.0, 1.0, *inside])
     if isinstance(estimator.time, ImportanceTime):
         cells = len(estimator.time.density.cells)
-        return np.unique(estimator.time.density.cdf(np.array([*rates, *np.linspace(0, 1, cells + 1)])))
+        return np.unique(
+            estimator.time.density.cdf(np.array([*rates, *np.linspace(0, 1, cells + 1)]))
+        )
     return np.unique(rates)
 
 
@@ -133,7 +135,7 @@ def raised_target(model: Backbone, row: Rows, delta: float, epsilon: float) -> T
 
 
 def density_of(section: EstimatorSection) -> TimeDensity | None:
-    """A density in few cells where the preset's own has a thousand, to be integrated cell by cell."""
+    """A density in few cells, to be integrated cell by cell; a preset's own has a thousand."""
     return fitted_density() if section.time.sampler == "importance" else None
 
 
