@@ -10,11 +10,28 @@ from prepared import tiny_config, write_prepared
 from raymdm.training import RunDirectory, run_in_process, run_trainer
 from raymdm.training.job import Outcome, make_job
 
-ESTIMATOR = {
-    "time": {"sampler": "importance"},
+PROBED = {
+    "time": {"sampler": "importance", "stratify": "lattice"},
     "density": {"probe": {"rates": 16, "rows": 8, "masks": 2}, "fit_starts": 2},
     "masker": {"kind": "mirror", "views": 2},
+    "control": {"kind": "ema"},
 }
+ADAPTIVE = {
+    "time": {"sampler": "importance", "stratify": "strata"},
+    "density": {"kind": "ap", "adaptive": {"bins": 3, "refit_every": 2}},
+    "masker": {"kind": "count", "views": 2},
+    "normalize": "token",
+}
+COLUMNS = [
+    "loss",
+    "gradient_norm",
+    "validation_nelbo",
+    "learning_rate",
+    "effective_sample_size",
+    "variance_between_views",
+    "variance_between_rates",
+    "variance_between_rows",
+]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _train(folder: Path, run_dir: Path, through: object, **sections: object) -> pd.DataFrame:
-    config = tiny_config(run_dir, folder, estimator=ESTIMATOR, **sections)
+    config = tiny_config(run_dir, folder, **{"estimator": PROBED, **sections})
     job = make_job(config, RunDirectory(run_dir))
     run = RunDirectory.open(config, job.manifest.fingerprint, resume=False)
     assert through(job) == Outcome("finished", job.steps)  # type: ignore[operator]
@@ -37,7 +54,7 @@ def reference(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.Data
 
 
 def _assert_same(metrics: pd.DataFrame, reference: pd.DataFrame, tolerance: float) -> None:
-    for column in ("loss", "gradient_norm", "validation_nelbo", "learning_rate"):
+    for column in COLUMNS:
         np.testing.assert_allclose(
             metrics[column], reference[column], rtol=tolerance, err_msg=column
         )
@@ -86,3 +103,19 @@ def test_two_workers_give_the_losses_of_one(
         training={"micro_batch_size": 3},
     )
     _assert_same(metrics, reference, 1e-4)
+
+
+@pytest.mark.ray
+def test_two_workers_refit_the_density_of_one(
+    ray_cluster: None, folder: Path, tmp_path: Path
+) -> None:
+    """From the losses of all workers, in the order of the slots."""
+    alone = _train(folder, tmp_path / "alone", run_in_process, estimator=ADAPTIVE)
+    together = _train(
+        folder, tmp_path / "run", run_trainer, estimator=ADAPTIVE, cluster={"workers": 2}
+    )
+    _assert_same(together, alone, 1e-4)
+    moved = alone["density_drift"].dropna()
+    assert len(moved) == 3
+    assert (moved > 0).all()
+    np.testing.assert_allclose(together["density_drift"].dropna(), moved, rtol=1e-3)
