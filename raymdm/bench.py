@@ -51,7 +51,7 @@ _ESTIMATORS = {
         "validation_rows": 64,
     },
     # Delimiters and syntax are not marked in generated tasks.
-    "variance": {"rows": 48, "batches": 96},
+    "variance": {"rows": 48, "batches": 256},
     "cluster": {"address": "local"},
 }
 

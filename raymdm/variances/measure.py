@@ -74,7 +74,9 @@ def measure(config: Config, folder: Path, advance: Advance) -> Figures:
         for first in range(0, section.batches, BATCHES_PER_UNIT)
     ]
     batches_each = len(range(0, section.batches, BATCHES_PER_UNIT))
-    first_part: list[Unit] = [*decompositions, *counts, *grids, *streams]
+    # Compositions that differ in their rates only share a probe.
+    own_grids = {unit.name: unit for unit in grids}
+    first_part: list[Unit] = [*decompositions, *counts, *own_grids.values(), *streams]
     work.total = len(first_part) + batches_each * len(contenders)
     found = work.run(first_part)
 

@@ -267,7 +267,28 @@ def _limit_sentences(figures: Figures) -> list[str]:
 
 
 def _check_sentences(figures: Figures) -> list[str]:
-    """A warning for each quantity whose components do not add up to its variance."""
+    """Warnings: components that do not add up, and rare rates that the batches did not meet."""
+    return [*_sum_sentences(figures), *_tail_sentences(figures)]
+
+
+def _tail_sentences(figures: Figures) -> list[str]:
+    """Standard's variance lies for a good part in rates near 0 that few batches draw."""
+    standard = next((row for row in figures.estimators if row.name == STANDARD), None)
+    if standard is None:
+        return []
+    return [
+        f"Check: Standard's {quantity} variance should be {gain.predicted:.2g} times what was "
+        "measured: rare rates near 0 make up the rest, and these batches hardly met them. The "
+        "others then gain more than their ratios say. Raise variance.batches."
+        for quantity, gain, noise in (
+            ("loss", standard.loss, figures.loss),
+            ("gradient", standard.gradient, figures.gradient),
+        )
+        if gain.predicted is not None and gain.predicted * gain.variance > noise.direct.high
+    ]
+
+
+def _sum_sentences(figures: Figures) -> list[str]:
     return [
         f"Check: the {quantity}'s A + B + C, {general(noise.total)}, disagrees with its "
         f"direct variance, {general(noise.direct)} (the intervals do not overlap). Measure more "

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from raymdm.config.loading import fingerprint
 from raymdm.diffusion import make_estimator
 from raymdm.diffusion.compose import unweighted
 from raymdm.diffusion.count_probe import count_probe
@@ -128,8 +129,11 @@ class GridShare:
 
     @property
     def name(self) -> str:
-        """Unique name."""
-        return f"grid-{self.contender.name}-{self.part}".replace("/", "_")
+        """Of what is probed: compositions that differ in their rates only share a probe."""
+        section = self.contender.section
+        density = section.density.model_dump(include={"moment", "probe"})
+        probed = fingerprint({**unweighted(section).model_dump(), "density": density})
+        return f"grid-{probed}-{self.part}"
 
     def run(self, laboratory: Laboratory) -> Arrays:
         """The curve, NaN at the other shares' rates."""
