@@ -212,6 +212,19 @@ def test_a_constant_loss_per_token_is_measured_without_error():
     np.testing.assert_allclose(curve.second, wanted, rtol=1e-9)
 
 
+def test_squares_of_means_are_products_across_the_lattices_only():
+    """Draws of one lattice depend on each other, the more so a draw on itself."""
+    moments = probed(0, 24)
+    sign = 1.0 - 2.0 * moments.lattices
+    opposed = replace(moments, losses=sign * moments.counts)
+    for found in (
+        rate_moments(opposed, RATES, EPSILON, "loss").mean_square,
+        row_mean_square(opposed, RATES, EPSILON, "loss"),
+        count_curve(opposed, 4, "loss").mean_square,
+    ):
+        np.testing.assert_allclose(found, -1.0, rtol=1e-12)
+
+
 def test_long_responses_have_finite_curves_up_to_the_rate_one():
     """Binomial weights are taken in logarithms: at n = 4096 nearly all of them underflow."""
     n, draws = 4096, 64
