@@ -44,6 +44,11 @@ def start_ray(
         ray.init(address, log_to_driver=verbose, logging_level=level, **started)
     except Exception as error:  # Ray raises bare ones too
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if address == "local":
+            raise ClusterError(
+                f"a local Ray cluster did not start ({reason}); the machine may be overloaded or "
+                "out of memory: free it and run the command again"
+            ) from error
         raise ClusterError(
             f"cluster.address: Ray at {address!r} cannot be reached ({reason}); start it, or use "
             "`--set cluster.address=local`"
