@@ -160,12 +160,17 @@ class EstimatorSection(Section):
     def _parts_fit(self) -> "EstimatorSection":
         count = self.masker.kind == "count"
         if self.objective == "autoregressive":
-            for part in ("time", "masker", "delimiters", "control"):
-                if getattr(self, part) != type(getattr(self, part))():
-                    raise ValueError(
-                        f"estimator.objective autoregressive masks nothing, so estimator.{part} "
-                        "must stay at its defaults"
-                    )
+            chosen = {
+                "time": (self.time.sampler, self.time.stratify) != ("uniform", "none"),
+                "masker": (self.masker.kind, self.masker.views) != ("independent", 1),
+                "delimiters": self.delimiters.rates != "same",
+                "control": self.control.kind != "none",
+            }
+            for part in (name for name, differs in chosen.items() if differs):
+                raise ValueError(
+                    f"estimator.objective autoregressive masks nothing, so estimator.{part} "
+                    "must stay at its defaults"
+                )
             if self.eligible != "response":
                 raise ValueError("estimator.objective autoregressive predicts the response only")
         if count and self.delimiters.rates != "same":

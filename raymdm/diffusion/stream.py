@@ -20,7 +20,8 @@ class LiveParts(NamedTuple):
     """Parts of the variance of one row's weighted loss, averaged over its views.
 
     Attributes:
-        views: from the masks, as the spread of the views shows it; NaN with one view.
+        views: from the masks, as the spread of the views shows it; NaN with one view. Views that
+            are correlated (MIRROR) spread by (1 - rho) of what the masks add; the rest is in rows.
         rates: from the main effect of t, all that stratifying t removes.
         rows: the rest: rows, their interaction with t, and with one view the masks.
     """
