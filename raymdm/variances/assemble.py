@@ -83,6 +83,14 @@ def assemble(
     draw_scale = lengths / lengths.mean() if by_token else np.ones(len(lengths))
     predictions = {w: Prediction(moments["measured"], w, draw_scale) for w in QUANTITIES}
 
+    foreseen = {
+        which: predictions[which].variance(
+            contenders[0].estimator,
+            config.training.batch_size,
+            Correlation(np.zeros(1), np.zeros(1)),
+        )
+        for which in QUANTITIES
+    }
     measured = []
     for contender in contenders:
         estimator = make_estimator(contender.section, contender.density)
@@ -93,13 +101,19 @@ def assemble(
             )
             mine = _batch_variances(batches[contender.name], which, config)
             controlled = which == "loss" and contender.control is not None
-            predicted = optimum = None
+            expected = optimum = None
             if not controlled:
                 size = config.training.batch_size
-                predicted = predictions[which].variance(estimator, size, correlation)
+                expected = predictions[which].variance(estimator, size, correlation)
                 optimum = predictions[which].optimum(estimator, correlation)
             gains[which] = _gain(
-                mine, standard[which], estimator.law.views, predicted, optimum, resamples
+                mine,
+                standard[which],
+                estimator.law.views,
+                expected,
+                optimum,
+                foreseen[which],
+                resamples,
             )
         measured.append(
             Measured(
@@ -186,22 +200,23 @@ def _gain(
     mine: BatchVariances,
     standard: BatchVariances,
     views: int,
-    predicted: float | None,
+    expected: float | None,
     optimum: float | None,
+    foreseen: float | None,
     resamples: np.ndarray,
 ) -> Gain:
+    """From an estimator's batches and Standard's, and what is expected of both."""
     step = ratio(mine.redrawn, standard.redrawn, resamples)
-    base = float(standard.redrawn()[0])
+    here, drawn = mine.redrawn(), mine.redrawn(resamples)
     return Gain(
-        variance=float(mine.redrawn()[0]),
+        variance=float(here[0]),
         fixed=ratio(mine.fixed, standard.fixed, resamples),
         step=step,
         forward=Figure(value=views * step.value, low=views * step.low, high=views * step.high),
-        predicted=None if predicted is None else predicted / base,
-        optimum=None if optimum is None else optimum / base,
-        of_optimum=None
-        if not optimum
-        else figure(mine.redrawn() / optimum, mine.redrawn(resamples) / optimum),
+        expected=expected,
+        predicted=expected / foreseen if expected is not None and foreseen else None,
+        optimum=optimum / foreseen if optimum is not None and foreseen else None,
+        of_optimum=figure(here / optimum, drawn / optimum) if optimum else None,
     )
 
 

@@ -63,7 +63,8 @@ class Fit(BaseModel):
 class Gain(BaseModel):
     """N times the variance of a global batch's mean, of one quantity under one estimator.
 
-    All but `variance` are ratios to Standard's measured variance with the same N.
+    `fixed`, `step` and `forward` are ratios to what was measured of Standard with the same N,
+    `predicted` and `optimum` to what is predicted of Standard.
     """
 
     variance: float
@@ -74,12 +75,15 @@ class Gain(BaseModel):
     """Measured, rows redrawn."""
     forward: Figure
     """`step` times the forwards of a row: at equal forwards, against a larger batch of Standard."""
+    expected: float | None
+    """`variance` as the count probe predicts it, without running the estimator; None where there is
+    no formula. Rates near 0, too rare for the batches, are in it."""
     predicted: float | None
-    """From the count probe, without running the estimator; None where there is no formula."""
+    """`expected` over Standard's."""
     optimum: float | None
     """The least that any density reaches with this law and these views."""
     of_optimum: Figure | None
-    """Measured over that optimum."""
+    """`variance` over that optimum."""
 
 
 class Measured(BaseModel):

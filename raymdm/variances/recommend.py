@@ -277,14 +277,15 @@ def _tail_sentences(figures: Figures) -> list[str]:
     if standard is None:
         return []
     return [
-        f"Check: Standard's {quantity} variance should be {gain.predicted:.2g} times what was "
-        "measured: rare rates near 0 make up the rest, and these batches hardly met them. The "
-        "others then gain more than their ratios say. Raise variance.batches."
+        f"Check: {general(noise.direct)} was measured of Standard's {quantity} variance, "
+        f"{gain.expected:.3g} is expected: rare rates near 0, which these batches met "
+        f"{'too seldom' if gain.expected > noise.direct.high else 'too often'}, make the "
+        "difference. Trust the predicted ratios more than the measured, or raise variance.batches."
         for quantity, gain, noise in (
             ("loss", standard.loss, figures.loss),
             ("gradient", standard.gradient, figures.gradient),
         )
-        if gain.predicted is not None and gain.predicted * gain.variance > noise.direct.high
+        if gain.expected is not None and not noise.direct.low <= gain.expected <= noise.direct.high
     ]
 
 

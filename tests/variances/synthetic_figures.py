@@ -87,6 +87,7 @@ def gain(step: float, views: int, variance: float, width: float, comparable: boo
         fixed=around(step * 0.98, 0.0 if exact else width),
         step=measured,
         forward=Figure(value=views * step, low=views * measured.low, high=views * measured.high),
+        expected=variance * step * 1.01 if comparable else None,
         predicted=step * 1.01 if comparable else None,
         optimum=step * 0.96 if comparable else None,
         of_optimum=around(1 / 0.96, width) if comparable else None,

@@ -233,3 +233,13 @@ def test_components_that_do_not_add_up_are_warned_about():
     assert "Check:" not in words()
     text = words(gradient=parts(MASKS_LEAD, 3.4e-6, direct=1.5))
     assert "Check: the gradient's A + B + C, 3.4e-06 [3.13e-06, 3.67e-06], disagrees" in text
+
+
+@pytest.mark.parametrize(("direct", "word"), [(0.5, "too seldom"), (2.0, "too often")])
+def test_rare_rates_that_the_batches_met_too_seldom_or_too_often_are_named(
+    direct: float, word: str
+):
+    text = words(gradient=parts(MASKS_LEAD, 3.4e-6, direct=direct))
+    assert "of Standard's gradient variance, 3.43e-06 is expected: rare rates near 0" in text
+    assert word in text
+    assert "of Standard's loss variance" not in text
