@@ -5,7 +5,6 @@ import numpy as np
 from raymdm.config.estimator import EstimatorSection
 from raymdm.diffusion.count_probe import CountMoments, count_curve, rate_moments
 from raymdm.diffusion.density import TimeDensity, density_curve, fit_density
-from raymdm.diffusion.noise import generator
 from raymdm.diffusion.probe import Curve
 
 
@@ -26,16 +25,16 @@ def density_from_curve(curve: Curve, section: EstimatorSection, seed: int) -> Ti
 
 def density_from_counts(moments: CountMoments, section: EstimatorSection, seed: int) -> TimeDensity:
     """The density fitted to a count probe: over rates, or over shares for exact counts."""
-    return density_from_curve(counted_curve(moments, section, seed), section, seed)
+    return density_from_curve(counted_curve(moments, section), section, seed)
 
 
-def counted_curve(moments: CountMoments, section: EstimatorSection, seed: int) -> Curve:
+def counted_curve(moments: CountMoments, section: EstimatorSection) -> Curve:
     """The curve that a composition's density is fitted to, from a count probe."""
     density = section.density
     if section.normalize == "token":
         moments = moments.by_token()
     if section.masker.kind == "count":
         return count_curve(moments, density.probe.rates, density.moment)
-    rates = density.probe.rates
-    t = (np.arange(rates) + generator(seed, "probe", 0).random(rates)) / rates
+    # Finer towards the pole at 0; evaluated, not measured, so that any rates will do.
+    t = (np.arange(1, density.probe.rates + 1) / density.probe.rates) ** 2
     return rate_moments(moments, t, section.epsilon, density.moment)

@@ -144,7 +144,7 @@ def assemble(
         gradient=parts["gradient"],
         loss_curves=curves["loss"],
         gradient_curves=curves["gradient"],
-        densities=_fits(contenders, probed, moments["fit"], config.seed),
+        densities=_fits(contenders, probed, moments["fit"]),
         estimators=measured,
         left_out=dict(left_out),
         forwards=section.forwards or config.training.batch_size,
@@ -224,7 +224,6 @@ def _fits(
     contenders: Sequence[Contender],
     probed: Mapping[str, Curve | None],
     counts: CountMoments,
-    seed: int,
 ) -> dict[str, Fit]:
     """Every density that is not uniform, beside the probe it was fitted to."""
     fits = {}
@@ -236,7 +235,7 @@ def _fits(
             continue
         curve = probed[contender.name]
         if curve is None and section.density.kind not in ("power", "ap"):
-            curve = counted_curve(counts, section, seed)
+            curve = counted_curve(counts, section)
         root = np.empty(0)
         if curve is not None:
             root = density_curve(curve.second, curve.mean_square, section.density.target)

@@ -107,6 +107,7 @@ class Prediction:
         if isinstance(law, CountLaw):
             inside = np.minimum(_EDGES[1:], k / n) - np.maximum(_EDGES[:-1], (k - 1) / n)
             share = np.maximum(inside, 0) / np.diff(_EDGES) / self.moments.proposals[:, None]
+            share = share / share.mean(0)
             value = law.weight(time, (k - 0.5) / n, n) / k * self.scale
             return share * value, share * value**2
         assert isinstance(law, RateLaw)
@@ -115,8 +116,13 @@ class Prediction:
             drawn = binom.pmf(k, n, alpha) / self.moments.proposals[:, None]
             self._shares[law.epsilon] = drawn
         share = self._shares[law.epsilon]
+        # The mean of k and of k² over the draws, made what it is under the binomial law: that takes
+        # out most of the noise of which k were drawn.
+        first = (share * k / (n * alpha)).mean(0)
+        second = (share * (k / (n * alpha)) ** 2).mean(0)
+        wanted = ((1 + (n - 1) * alpha) / (n * alpha)).mean(0)
         value = time.weight(_MIDDLE)[None] / (n * alpha) * self.scale
-        return share * value, share * value**2
+        return share * value / first, share * value**2 * (wanted / second)
 
     def _second(
         self,
