@@ -18,7 +18,7 @@ VERBS = {
     "evaluate": "Score a trained model: exact match and NELBO.",
     "sweep": "Train every arm with every seed, then compare them.",
     "compare": "Is a difference real, or seed noise? Read a sweep and say.",
-    "bench": "Measure raymdm's own overhead, as ratios within one run.",
+    "bench": "Measure raymdm itself: its overhead, and the variance of its estimators.",
 }
 
 

@@ -29,11 +29,13 @@ from raymdm.command import (
 from raymdm.config import Config
 from raymdm.errors import CheckpointError
 from raymdm.training import RunDirectory
+from raymdm.training.run_directory import MEASURED
 from raymdm.variances.figures import Figures
 from raymdm.variances.measure import measure
 from raymdm.variances.page import write_figures
 from raymdm.variances.recommend import recommend
 from raymdm.variances.tables import print_figures
+from raymdm.variances.work import forget_units
 
 
 @reports_errors
@@ -75,7 +77,7 @@ def main(
         base["model"] = {**base["model"], "init_from": str(run.model.absolute())}
         base["run_dir"] = str(run.path.absolute())
     checked = settings(config, set_, imports, dump_config, base)
-    folder = (out or Path(checked.run_dir) / "variance").absolute()
+    folder = (out or Path(checked.run_dir) / MEASURED).absolute()
     figures = measured(checked, folder, verbose=verbose)
     print_figures(figures, Console())
     Console().print(f"{folder / 'variance.html'}")
@@ -97,6 +99,7 @@ def measured(config: Config, folder: Path, *, verbose: bool = False) -> Figures:
         )
     figures = recommend(figures)
     write_figures(figures, folder)
+    forget_units(config, folder)
     return figures
 
 

@@ -47,13 +47,16 @@ class ProbeSection(Section):
     """Forwards over all rows (`count`)."""
     batch_size: int = Field(default=64, ge=1)
     """Rows of one probe forward; fixed, so that the result does not depend on the cluster."""
+    parameters: str = "all"
+    """Whose gradient, under density.moment gradient: `all`, `last_block` (and the final norm), or a
+    regular expression searched in the names, for models whose whole gradient is too much."""
 
 
 class AdaptiveSection(Section):
     """The density `ap`: piecewise constant, refitted from the losses of the training stream."""
 
     bins: int = Field(default=24, ge=2, le=200)
-    """Cells of the density, finer towards t = 0."""
+    """Cells of the density, finer towards t = 0; of the logged decomposition of every run too."""
     refit_every: int = Field(default=50, ge=1)
     """Optimiser steps between refits."""
 
@@ -176,6 +179,12 @@ class EstimatorSection(Section):
         if count and self.delimiters.rates != "same":
             raise ValueError(
                 "masker.kind count masks all tokens alike: estimator.delimiters.rates must be same"
+            )
+        probes = self.time.sampler == "importance" and self.density.probe.kind == "count"
+        if probes and (self.delimiters.rates != "same" or self.masker.kind == "complement"):
+            raise ValueError(
+                "density.probe.kind count measures masks of equal rates: use grid with raised "
+                "delimiter rates or masker.kind complement"
             )
         if count and self.time.sampler == "clipped":
             raise ValueError("masker.kind count needs time.sampler uniform or importance")

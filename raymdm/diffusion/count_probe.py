@@ -98,6 +98,7 @@ def count_probe(
     eligible: Tensor | None = None,
     part: int = 0,
     parts: int = 1,
+    place: int = 0,
 ) -> CountMoments:
     """Measure D draws: a forward of one row each, with a backward where the gradient is asked for.
 
@@ -112,9 +113,10 @@ def count_probe(
         eligible: bool[S, L], the positions that may be masked; None for the response.
         part: which share of the forwards to run; the other draws stay NaN.
         parts: shares: workers divide the forwards, and each draw comes out as it would for one.
+        place: first word of the addresses: a second probe elsewhere shares no noise with the first.
     """
     eligible = rows.eligible if eligible is None else eligible
-    plan, u = _planned(seed, draws, eligible.sum(-1).cpu().numpy())
+    plan, u = _planned(seed, draws, eligible.sum(-1).cpu().numpy(), place)
     size = batch_size if gradient is None else 1
     losses = np.full(draws, np.nan)
     vectors = np.full((draws, gradient[1].dimension if gradient else 1), np.nan)
@@ -123,7 +125,7 @@ def count_probe(
         chunk = slice(start, start + size)
         picked = _picked(rows, eligible, plan.rows[chunk])
         noise = [
-            generator(seed, "probe", 0, _SUBSET, draw).random(eligible.shape[1])
+            generator(seed, "probe", place, _SUBSET, draw).random(eligible.shape[1])
             for draw in range(draws)[chunk]
         ]
         plane = torch.from_numpy(np.stack(noise))[None, :, : picked.input_ids.shape[1]]
@@ -139,9 +141,11 @@ def count_probe(
     return replace(plan, losses=losses, sketches=vectors, squared_norms=squares)
 
 
-def _planned(seed: int, draws: int, lengths: np.ndarray) -> tuple[CountMoments, np.ndarray]:
+def _planned(
+    seed: int, draws: int, lengths: np.ndarray, place: int = 0
+) -> tuple[CountMoments, np.ndarray]:
     """What to draw, nothing measured yet, and its u[D], from the n[S] of all rows."""
-    random = generator(seed, "probe", 0, _PLAN)
+    random = generator(seed, "probe", place, _PLAN)
     order = random.permutation(len(lengths))
     draw = np.arange(draws)
     lattices: np.ndarray = draw % 2

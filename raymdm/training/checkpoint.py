@@ -55,6 +55,11 @@ def load_engine(engine: Any, folder: Path, world_size: int) -> Progress:
             f"{folder} was written by {progress['workers']} workers and cannot be resumed with "
             f"{world_size}; set cluster.workers to {progress['workers']}"
         )
+    if "stream" not in progress:
+        raise CheckpointError(
+            f"{folder} was written by an older raymdm, without the state of the estimator; train "
+            "anew in another run_dir"
+        )
     loaded, _ = engine.load_checkpoint(str(folder), tag=_TAG)
     if loaded is None:
         raise CheckpointError(f"{folder}: DeepSpeed found no state in it")

@@ -53,10 +53,15 @@ def _stored(job: Job) -> TimeDensity | None:
     source = job.run.density if job.run.density.exists() else given and Path(given)
     if not source:
         return None
+    return load_density(source)
+
+
+def load_density(path: Path) -> TimeDensity:
+    """The density of a `density.json`. Raises CheckpointError for a file that holds none."""
     try:
-        return TimeDensity.load(source)
+        return TimeDensity.load(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"density file {source}: {error}") from error
+        raise CheckpointError(f"density file {path}: {error}") from error
 
 
 def _probed(job: Job, model: Backbone) -> TimeDensity | None:
@@ -66,7 +71,7 @@ def _probed(job: Job, model: Backbone) -> TimeDensity | None:
     rows = probe_rows(job, probe.rows).to(next(model.parameters()).device)
     gradient = None
     if section.density.moment == "gradient":
-        parameters = gradient_parameters(model, "all")
+        parameters = gradient_parameters(model, probe.parameters)
         gradient = (parameters, Sketch(seed, SKETCH, parameters))
     part, parts = torch.distributed.get_rank(), torch.distributed.get_world_size()
     estimator = make_estimator(unweighted(section))

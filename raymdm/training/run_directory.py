@@ -18,6 +18,9 @@ from raymdm.errors import CheckpointError
 
 # What may change when a run is resumed without changing its result. The data that was
 # trained on is known by its fingerprint, not by the settings that would prepare it.
+MEASURED = "variance"
+"""Folder of what `raymdm variance` found, which may be there before the run."""
+
 _SECTIONS_NOT_IDENTITY = frozenset(
     [
         "run_dir",
@@ -83,7 +86,7 @@ class RunDirectory:
                     f"{run.path} already holds this run ({state}); continue it with --resume or "
                     "choose another run_dir"
                 )
-        elif run.path.exists() and any(run.path.iterdir()):
+        elif run.path.exists() and {path.name for path in run.path.iterdir()} - {MEASURED}:
             raise CheckpointError(
                 f"{run.path} is not empty and is no run directory; choose another run_dir"
             )

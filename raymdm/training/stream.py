@@ -59,6 +59,9 @@ class TrainingStream:
         """
         # In either normalisation the step's loss is the weighted mean over rows of these values.
         values = view_losses * (len(t) / denominators.sum())
+        if self.section.masker.kind == "complement":
+            # Its views differ by their rates, not by their masks only.
+            values = values.mean(0, keepdims=True)
         self.moments.update(t, weight, values)
         if self.control is not None:
             self.control.update(t, view_losses.mean(0), denominators)
@@ -102,7 +105,7 @@ class TrainingStream:
         if torch.distributed.get_world_size() > 1:
             torch.distributed.broadcast_object_list(box, src=0)
         (fitted,) = box
-        if fitted is None:  # some bin has not been seen yet
+        if fitted is None:  # half of the bins have seen no loss yet
             return 0.0
         moved = drift(self._density(), fitted)
         self._switch(fitted)

@@ -15,7 +15,6 @@ from raymdm.diffusion.decomposition import (
     nested,
 )
 from raymdm.diffusion.density import density_curve
-from raymdm.diffusion.fit import counted_curve
 from raymdm.diffusion.probe import Curve
 from raymdm.diffusion.time import ImportanceTime
 from raymdm.variances.contenders import STANDARD, same_objective
@@ -44,7 +43,7 @@ def assemble(
     probed: Mapping[str, Curve | None],
     left_out: Mapping[str, str],
     designs: Mapping[str, Sequence[Arrays]],
-    moments: Mapping[str, CountMoments],
+    moments: CountMoments,
     batches: Mapping[str, Arrays],
     *,
     parameters: int,
@@ -57,21 +56,18 @@ def assemble(
         config: of the run.
         manifest: of the data.
         contenders: as they were measured, densities and all.
-        probed: the grid probe of each, where it had one of its own.
+        probed: the curve that each one's density was fitted to, where it was fitted.
         left_out: estimators that could not be measured, and why.
         designs: of `crossed` and `nested`, what every row's unit found.
-        moments: the count probes of the halves `fit` and `measured`.
+        moments: the count probe of the measured half.
         batches: of each contender, its batches.
         parameters: weights of the model.
         coordinates: of the subset whose gradient was measured.
         seconds: that the measuring took.
     """
     section = config.variance
-    lengths = moments["measured"].lengths
-    # A row's loss as it counts in a batch: tokens normalised together make long rows count more.
     by_token = config.estimator.normalize == "token"
-    scale = 1 / lengths.mean() if by_token else 1.0
-    values = {design: _values(units, scale) for design, units in designs.items()}
+    values = {design: _values(units, by_token) for design, units in designs.items()}
     curves = {
         which: conditional_curves(
             designs["crossed"][0]["t"], values["crossed"][which], section.resamples, config.seed
@@ -80,11 +76,12 @@ def assemble(
     }
     resamples = resampled_groups(config.seed, section.resamples, section.batches)
     standard = {which: _batch_variances(batches[STANDARD], which, config) for which in QUANTITIES}
-    draw_scale = lengths / lengths.mean() if by_token else np.ones(len(lengths))
-    predictions = {w: Prediction(moments["measured"], w, draw_scale) for w in QUANTITIES}
+    predictions = {which: Prediction(moments, which) for which in QUANTITIES}
 
     foreseen = {
-        which: predictions[which].variance(
+        which: None
+        if by_token
+        else predictions[which].variance(
             contenders[0].estimator,
             config.training.batch_size,
             Correlation(np.zeros(1), np.zeros(1)),
@@ -102,7 +99,8 @@ def assemble(
             mine = _batch_variances(batches[contender.name], which, config)
             controlled = which == "loss" and contender.control is not None
             expected = optimum = None
-            if not controlled:
+            # Tokens normalised together make a ratio of two sums, for which there is no formula.
+            if not controlled and not by_token:
                 size = config.training.batch_size
                 expected = predictions[which].variance(estimator, size, correlation)
                 optimum = predictions[which].optimum(estimator, correlation)
@@ -119,7 +117,7 @@ def assemble(
             Measured(
                 name=contender.name,
                 forwards=estimator.law.views,
-                same_objective=same_objective(contender.section),
+                same_objective=same_objective(contender.section, contenders[0].section),
                 limit=limit(estimator.stratify),
                 loss=gains["loss"],
                 gradient=gains["gradient"],
@@ -133,7 +131,7 @@ def assemble(
         model_parameters=parameters,
         data=config.data.folder,
         rows=manifest.splits["train"].rows,
-        response_tokens=float(lengths.mean()),
+        response_tokens=float(moments.lengths.mean()),
         seed=config.seed,
         batch_size=config.training.batch_size,
         epsilon=config.estimator.epsilon,
@@ -144,7 +142,7 @@ def assemble(
         gradient=parts["gradient"],
         loss_curves=curves["loss"],
         gradient_curves=curves["gradient"],
-        densities=_fits(contenders, probed, moments["fit"]),
+        densities=_fits(contenders, probed),
         estimators=measured,
         left_out=dict(left_out),
         forwards=section.forwards or config.training.batch_size,
@@ -152,11 +150,21 @@ def assemble(
     )
 
 
-def _values(units: Sequence[Arrays], scale: float) -> dict[str, np.ndarray]:
-    """Of loss and gradient: float64[S, T, M, V, D]."""
+def _values(units: Sequence[Arrays], by_token: bool) -> dict[str, np.ndarray]:
+    """Of loss and gradient: float64[S, T, M, V, D], a row's share in a batch's value.
+
+    Tokens normalised together make a batch's value the ratio of two sums. To first order a row
+    then counts with n/mean(n) times what its loss per token exceeds the mean of all by.
+    """
+    loss = np.stack([unit["loss"] for unit in units])[..., None]
+    gradient = np.stack([unit["sketch"] for unit in units])
+    if not by_token:
+        return {"loss": loss, "gradient": gradient}
+    lengths = np.array([unit["length"] for unit in units], dtype=np.float64)
+    share = lengths[:, None, None, None, None] / lengths.mean()
     return {
-        "loss": np.stack([unit["loss"] for unit in units])[..., None] * scale,
-        "gradient": np.stack([unit["sketch"] for unit in units]) * scale,
+        name: values / lengths.mean() - share * (values.mean((0, 1, 2, 3)) / lengths.mean())
+        for name, values in (("loss", loss), ("gradient", gradient))
     }
 
 
@@ -220,12 +228,8 @@ def _gain(
     )
 
 
-def _fits(
-    contenders: Sequence[Contender],
-    probed: Mapping[str, Curve | None],
-    counts: CountMoments,
-) -> dict[str, Fit]:
-    """Every density that is not uniform, beside the probe it was fitted to."""
+def _fits(contenders: Sequence[Contender], probed: Mapping[str, Curve | None]) -> dict[str, Fit]:
+    """Every density that is not uniform, beside what it was fitted to."""
     fits = {}
     grid = (np.arange(500) + 0.5) / 500
     for contender in contenders:
@@ -234,8 +238,6 @@ def _fits(
         if not isinstance(time, ImportanceTime):
             continue
         curve = probed[contender.name]
-        if curve is None and section.density.kind not in ("power", "ap"):
-            curve = counted_curve(counts, section)
         root = np.empty(0)
         if curve is not None:
             root = density_curve(curve.second, curve.mean_square, section.density.target)

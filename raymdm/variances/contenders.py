@@ -7,14 +7,11 @@ from raymdm.config import Config, merge_overlay
 from raymdm.config.estimator import EstimatorSection
 from raymdm.config.loading import read_file, validate
 from raymdm.data.manifest import Manifest, check_marks
-from raymdm.diffusion import TimeDensity
 from raymdm.diffusion.compose import needs_probe
 from raymdm.diffusion.control import MovingAverage
-from raymdm.diffusion.count_probe import CountMoments
-from raymdm.diffusion.fit import density_from_counts, density_from_curve
-from raymdm.diffusion.probe import Curve
 from raymdm.diffusion.stream import StreamMoments
 from raymdm.errors import ConfigurationError, DataError
+from raymdm.training.probing import load_density
 from raymdm.variances.laboratory import Contender, plain
 from raymdm.variances.units import Arrays
 
@@ -22,13 +19,14 @@ STANDARD = "standard"
 
 
 def choose(config: Config, manifest: Manifest) -> tuple[list[Contender], dict[str, str]]:
-    """The contenders, Standard first and densities still missing; and who is left out, and why.
+    """The contenders, Standard first and fitted densities still missing; who is left out, and why.
 
     A preset's own keys are laid over the run's estimator, so that epsilon, normalisation and the
     sizes of probes are the run's.
 
     Raises:
         ConfigurationError: an unknown estimator, or a configuration that is autoregressive.
+        CheckpointError: a density file that holds none.
     """
     if config.estimator.objective == "autoregressive":
         raise ConfigurationError(
@@ -50,11 +48,14 @@ def choose(config: Config, manifest: Manifest) -> tuple[list[Contender], dict[st
                 syntax=section.eligible == "response_and_syntax",
             )
         except DataError:
-            marks = "syntax" if section.eligible == "response_and_syntax" else "delimiters"
-            left_out[name] = f"no row of the data has marked {marks}: set task.{marks} and prepare"
+            left_out[name] = (
+                "no row of the data has the marks it needs: set task.delimiters or task.syntax "
+                "and prepare"
+            )
             continue
         if name != STANDARD:
-            chosen.append(Contender(name, section))
+            file = section.density.file if needs_probe(section) else None
+            chosen.append(Contender(name, section, load_density(Path(file)) if file else None))
     return chosen, left_out
 
 
@@ -63,16 +64,24 @@ def _section(config: Config, name: str) -> EstimatorSection:
         return config.estimator
     shipped = "/" not in name and not name.endswith(".yaml")
     overlay = read_file(f"estimators/{name}" if shipped else name)
-    merged = merge_overlay({"estimator": config.estimator.model_dump()}, overlay)
+    if "estimator" not in overlay:
+        raise ConfigurationError(
+            f"variance.estimators: {name} has no section estimator; name an estimator's file"
+        )
+    base = config.estimator.model_dump()
+    # A file of the run's own density says nothing of another composition.
+    base["density"]["file"] = None
+    merged = merge_overlay({"estimator": base}, overlay)
     return validate({"estimator": merged["estimator"]}, f"variance.estimators: {name}").estimator
 
 
-def same_objective(section: EstimatorSection) -> bool:
+def same_objective(section: EstimatorSection, standard: EstimatorSection) -> bool:
     """Whether the expectation is Standard's, up to epsilon."""
     return (
         section.time.sampler != "clipped"
         and section.delimiters.rates != "raised"
         and section.eligible == "response"
+        and (section.normalize, section.epsilon) == (standard.normalize, standard.epsilon)
     )
 
 
@@ -86,30 +95,18 @@ def needs_stream(section: EstimatorSection) -> bool:
     return is_adaptive(section) or section.control.kind == "ema"
 
 
-def needs_grid(section: EstimatorSection) -> bool:
-    """Whether its density is fitted to a grid probe of its own."""
-    return needs_probe(section) and section.density.probe.kind == "grid"
-
-
-def fitted(
-    contender: Contender, counts: CountMoments, grid: Curve | None, seed: int
-) -> TimeDensity | None:
-    """The density of a contender from the fitting half's probes; None where it needs none."""
-    section = contender.section
-    if not needs_probe(section):
-        return contender.density
-    if section.density.file is not None:
-        return TimeDensity.load(Path(section.density.file))
-    if grid is not None:
-        return density_from_curve(grid, section, seed)
-    return density_from_counts(counts, section, seed)
+def probe_kind(contender: Contender) -> str | None:
+    """`grid` or `count`, which probe its density is fitted to; None where it needs none."""
+    if contender.density is not None or not needs_probe(contender.section):
+        return None
+    return contender.section.density.probe.kind
 
 
 def warmed(contender: Contender, stream: Sequence[Arrays]) -> Contender:
     """The contender after a stream of batches: adaptive density refitted, control variate filled.
 
     Raises:
-        ConfigurationError: too few batches to have seen every bin of an adaptive density.
+        ConfigurationError: too few batches for an adaptive density.
     """
     section, density, control = contender.section, contender.density, contender.control
     if section.control.kind == "ema":
@@ -129,7 +126,7 @@ def warmed(contender: Contender, stream: Sequence[Arrays]) -> Contender:
         density = moments.density(section.density.target, section.density.mixing)
         if density is None:
             raise ConfigurationError(
-                f"variance.estimators: {contender.name} has not seen every bin of its density; "
+                f"variance.estimators: {contender.name} has seen less than half of its bins; "
                 "raise variance.batches or training.batch_size, or leave it out"
             )
     return Contender(contender.name, section, density, control)

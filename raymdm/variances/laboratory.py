@@ -10,8 +10,10 @@ from torch import Tensor
 
 from raymdm.config import Config
 from raymdm.config.estimator import EstimatorSection
+from raymdm.config.loading import fingerprint
 from raymdm.data.collate import collate_rows
 from raymdm.diffusion import Estimator, Rows, TimeDensity, make_estimator
+from raymdm.diffusion.compose import unweighted
 from raymdm.diffusion.control import MovingAverage
 from raymdm.diffusion.gradients import (
     Sketch,
@@ -49,6 +51,18 @@ class Contender:
     def estimator(self) -> Estimator:
         """The composition."""
         return make_estimator(self.section, self.density)
+
+    @property
+    def estimator_of_views(self) -> Estimator:
+        """The same law and views at uniform rates: what a probe runs."""
+        return make_estimator(unweighted(self.section))
+
+    @property
+    def key(self) -> str:
+        """Changes with anything that its measurement depends on; part of a file name."""
+        density = None if self.density is None else self.density.cells.tolist()
+        control = None if self.control is None else self.control.state()
+        return fingerprint({"section": self.section.model_dump(), "f": density, "b": control})
 
 
 @dataclass(frozen=True)
@@ -135,7 +149,8 @@ class Laboratory:
         offsets = np.zeros(count)
         if contender.control is not None:
             offsets = contender.control.offsets(t, weight, denominators)
-        size = self.config.training.micro_batch_size or count
+        share = count // self.config.cluster.workers
+        size = min(self.config.training.micro_batch_size or share, count)
         sketched = np.zeros(self.sketch.dimension) if gradient else None
         losses = []
         for start in range(0, count, size):

@@ -12,15 +12,17 @@ import numpy as np
 import torch
 
 from raymdm.config import Config
-from raymdm.data.manifest import Manifest, read_manifest
+from raymdm.data.manifest import read_manifest
 from raymdm.diffusion.count_probe import CountMoments
+from raymdm.diffusion.fit import counted_curve, density_from_curve
 from raymdm.diffusion.gradients import gradient_parameters
 from raymdm.diffusion.probe import Curve
 from raymdm.errors import DataError
 from raymdm.models import Backbone
-from raymdm.training.job import model_shape
+from raymdm.training import RunDirectory
+from raymdm.training.job import make_job
 from raymdm.variances.assemble import assemble
-from raymdm.variances.contenders import choose, fitted, needs_grid, needs_stream, warmed
+from raymdm.variances.contenders import choose, needs_stream, probe_kind, warmed
 from raymdm.variances.figures import Figures
 from raymdm.variances.laboratory import Contender
 from raymdm.variances.units import (
@@ -46,27 +48,22 @@ def measure(config: Config, folder: Path, advance: Advance) -> Figures:
         folder: where finished units are kept meanwhile.
         advance: told of progress.
 
+    Finished units stay in `folder` until `forget_units`: the figures have to be written first.
+
     Raises:
         UserError: data, model, estimators or cluster that do not fit.
         RunError: a loss or gradient that is not finite.
     """
     started = time.monotonic()
     manifest = read_manifest(Path(config.data.folder))
-    _check(config, manifest)
+    _check(config)
     contenders, left_out = choose(config, manifest)
     work = Work(config, manifest, folder, advance)
 
     section = config.variance
     decompositions = [Decompose(s, d) for d in ("crossed", "nested") for s in range(section.rows)]
-    counts = [
-        CountShare(h, p, COUNT_PARTS) for h in ("fit", "measured") for p in range(COUNT_PARTS)
-    ]
-    grids = [
-        GridShare(c, part, GRID_PARTS)
-        for c in contenders
-        if needs_grid(c.section) and c.section.density.file is None
-        for part in range(GRID_PARTS)
-    ]
+    counts = [CountShare(part, COUNT_PARTS) for part in range(COUNT_PARTS)]
+    probes = {c.name: _probe_units(c) for c in contenders}
     streams = [
         WarmUp(c, first, BATCHES_PER_UNIT)
         for c in contenders
@@ -74,22 +71,20 @@ def measure(config: Config, folder: Path, advance: Advance) -> Figures:
         for first in range(0, section.batches, BATCHES_PER_UNIT)
     ]
     batches_each = len(range(0, section.batches, BATCHES_PER_UNIT))
-    # Compositions that differ in their rates only share a probe.
-    own_grids = {unit.name: unit for unit in grids}
-    first_part: list[Unit] = [*decompositions, *counts, *own_grids.values(), *streams]
+    # Compositions whose densities are fitted to the same share a probe.
+    shared = {unit.name: unit for units in probes.values() for unit in units}
+    first_part: list[Unit] = [*decompositions, *counts, *shared.values(), *streams]
     work.total = len(first_part) + batches_each * len(contenders)
     found = work.run(first_part)
 
-    moments = {
-        half: merged_counts([found[u.name] for u in counts if u.half == half])
-        for half in ("fit", "measured")
-    }
-    probed = {c.name: _grid(c, grids, found) for c in contenders}
+    probed = {c.name: _curve(c, [found[u.name] for u in probes[c.name]]) for c in contenders}
     ready = []
     for contender in contenders:
-        density = fitted(contender, moments["fit"], probed[contender.name], config.seed)
         shown = [found[u.name] for u in streams if u.contender.name == contender.name]
-        contender = replace(contender, density=density)
+        curve = probed[contender.name]
+        if curve is not None:
+            density = density_from_curve(curve, contender.section, config.seed)
+            contender = replace(contender, density=density)
         ready.append(warmed(contender, shown) if shown else contender)
     batches = [
         Batches(c, first, min(BATCHES_PER_UNIT, section.batches - first))
@@ -105,21 +100,19 @@ def measure(config: Config, folder: Path, advance: Advance) -> Figures:
         design: [found[u.name] for u in decompositions if u.design == design]
         for design in ("crossed", "nested")
     }
-    figures = assemble(
+    return assemble(
         config,
         manifest,
         ready,
         probed,
         left_out,
         designs,
-        moments,
+        merged_counts([found[u.name] for u in counts]),
         per_contender,
         parameters=work.parameters,
         coordinates=work.coordinates,
         seconds=time.monotonic() - started,
     )
-    work.forget()
-    return figures
 
 
 def merged_counts(shares: Sequence[Arrays]) -> CountMoments:
@@ -135,25 +128,36 @@ def merged_counts(shares: Sequence[Arrays]) -> CountMoments:
     return CountMoments(**whole)
 
 
-def _grid(
-    contender: Contender, grids: Sequence[GridShare], found: dict[str, Arrays]
-) -> Curve | None:
-    mine = [found[unit.name] for unit in grids if unit.contender.name == contender.name]
-    return Curve.merged([Curve(**arrays) for arrays in mine]) if mine else None
+def _probe_units(contender: Contender) -> list[CountShare] | list[GridShare]:
+    """What the contender's density is fitted to; nothing where it needs no probe."""
+    kind = probe_kind(contender)
+    if kind == "count":
+        return [CountShare(part, COUNT_PARTS, contender) for part in range(COUNT_PARTS)]
+    if kind == "grid":
+        return [GridShare(contender, part, GRID_PARTS) for part in range(GRID_PARTS)]
+    return []
+
+
+def _curve(contender: Contender, shares: Sequence[Arrays]) -> Curve | None:
+    """The curve that the density is fitted to, from the shares of its probe."""
+    kind = probe_kind(contender)
+    if kind == "count":
+        return counted_curve(merged_counts(shares), contender.section)
+    return Curve.merged([Curve(**arrays) for arrays in shares]) if kind == "grid" else None
 
 
 def _joined(parts: Sequence[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _check(config: Config, manifest: Manifest) -> None:
+def _check(config: Config) -> None:
     """What would otherwise fail inside an actor, after minutes."""
-    rows = manifest.splits["train"].rows
+    job = make_job(config, RunDirectory(config.run_dir))
     needed = 2 * config.variance.rows
-    if rows < needed:
+    if len(job.train) < needed:
         raise DataError(
-            f"data.folder {config.data.folder} has {rows} training rows and raymdm variance needs "
-            f"{needed}: half to fit densities, half to measure; lower variance.rows"
+            f"data.folder {config.data.folder} has {len(job.train)} training rows and raymdm "
+            f"variance needs {needed}: half to fit densities, half to measure; lower variance.rows"
         )
     with torch.device("meta"):
-        gradient_parameters(Backbone(model_shape(config, manifest)), config.variance.parameters)
+        gradient_parameters(Backbone(job.shape), config.variance.parameters)

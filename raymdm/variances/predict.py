@@ -53,11 +53,9 @@ class Correlation:
 class Prediction:
     """Predictions from one probe, for the loss or for the gradient."""
 
-    def __init__(self, moments: CountMoments, which: str, scale: np.ndarray) -> None:
-        """From draws, and what the loss of each draw's row is multiplied with[D] in a batch (1, or
-        n over its mean where tokens are normalised together).
-        """
-        self.moments, self.scale = moments, scale[:, None]
+    def __init__(self, moments: CountMoments, which: str) -> None:
+        """From a probe's draws, for `loss` or `gradient`."""
+        self.moments = moments
         self.products: np.ndarray
         self.squares: np.ndarray
         if which == "loss":
@@ -108,7 +106,7 @@ class Prediction:
             inside = np.minimum(_EDGES[1:], k / n) - np.maximum(_EDGES[:-1], (k - 1) / n)
             share = np.maximum(inside, 0) / np.diff(_EDGES) / self.moments.proposals[:, None]
             share = share / share.mean(0)
-            value = law.weight(time, (k - 0.5) / n, n) / k * self.scale
+            value = law.weight(time, (k - 0.5) / n, n) / k
             return share * value, share * value**2
         assert isinstance(law, RateLaw)
         alpha = law.mask_probability(_MIDDLE)[None]
@@ -121,7 +119,7 @@ class Prediction:
         first = (share * k / (n * alpha)).mean(0)
         second = (share * (k / (n * alpha)) ** 2).mean(0)
         wanted = ((1 + (n - 1) * alpha) / (n * alpha)).mean(0)
-        value = time.weight(_MIDDLE)[None] / (n * alpha) * self.scale
+        value = time.weight(_MIDDLE)[None] / (n * alpha)
         return share * value / first, share * value**2 * (wanted / second)
 
     def _second(
@@ -178,7 +176,7 @@ def _pairs(stratify: Stratify, batch_size: int, values: np.ndarray, mass: np.nda
         partner = np.minimum(np.searchsorted(upper, 1 - middle), len(mass) - 1)
         return 2 * independent - (values * mass) @ values[:, partner].T
     assert isinstance(stratify, StratifiedUniforms)
-    strata = stratify.strata or isqrt(batch_size)
+    strata = min(stratify.strata or isqrt(batch_size), batch_size)
     place = np.minimum((middle * strata).astype(int), strata - 1)
     sums = np.stack([values[:, place == s] @ mass[place == s] for s in range(strata)])
     return strata * sums.T @ sums

@@ -20,6 +20,9 @@ Arrays = dict[str, np.ndarray]
 
 # Places in the stream "probe" of the decomposition's rates and masks.
 _CROSSED, _NESTED = 4, 5
+_MEASURED = 2**62
+"""First word of the measured half's count probe, which shares no noise with those that are fitted
+to."""
 _EPOCHS = {"crossed": 2 * 10**6, "nested": 10**6}
 
 
@@ -51,7 +54,7 @@ class Decompose:
         return f"{self.design}-{self.sequence}"
 
     def run(self, laboratory: Laboratory) -> Arrays:
-        """t[T]; loss[T, M, V], sketch[T, M, V, D] and squared norm[T, M, V], V views."""
+        """t[T], n; loss[T, M, V], sketch[T, M, V, D] and squared norm[T, M, V], V views."""
         section, seed = laboratory.section, laboratory.seed
         row = laboratory.rows(laboratory.measured_rows[[self.sequence]], [self.sequence])
         estimator = make_estimator(plain(laboratory.config.estimator))
@@ -71,7 +74,8 @@ class Decompose:
                     loss[place], sketch[place], square[place] = laboratory.single(
                         estimator, row, float(rate), shown
                     )
-        return {"t": t, "loss": loss, "sketch": sketch, "square": square}
+        n = row.response_lengths.cpu().numpy()
+        return {"t": t, "loss": loss, "sketch": sketch, "square": square, "length": n[0]}
 
 
 def decomposition_rates(seed: int, rates: int, design: str, sequence: int) -> np.ndarray:
@@ -83,32 +87,52 @@ def decomposition_rates(seed: int, rates: int, design: str, sequence: int) -> np
 
 @dataclass(frozen=True)
 class CountShare:
-    """A share of a count probe on rows of the fitting or of the measured half."""
+    """A share of a count probe.
 
-    half: str
+    With a contender, of what `train` would fit its density to: its own probe's rows and draws, of
+    the fitting half. Without one, of the measured half, for the predictions.
+    """
+
     part: int
     parts: int
+    contender: Contender | None = None
 
     @property
     def name(self) -> str:
-        """Unique name."""
-        return f"count-{self.half}-{self.part}"
+        """Of what is probed: compositions of equal probes share one."""
+        if self.contender is None:
+            return f"count-measured-{self.part}"
+        section = self.contender.section
+        probed = {"eligible": section.eligible, **section.density.probe.model_dump()}
+        return f"count-{fingerprint(probed)}-{self.part}"
 
     def run(self, laboratory: Laboratory) -> Arrays:
         """The plan of all draws, and this share's losses, sketches and squared norms."""
         section = laboratory.section
-        pool = laboratory.fit_rows if self.half == "fit" else laboratory.measured_rows
-        numbers = pool[: section.rows]
+        if self.contender is None:
+            # Few draws of many rows: what differs from row to row must not be that of a few.
+            numbers = laboratory.measured_rows[: max(section.rows, section.draws // 4)]
+            draws, place = section.draws, _MEASURED
+            rows = laboratory.rows(numbers, [int(number) for number in numbers])
+            eligible = rows.eligible
+        else:
+            probe = self.contender.section.density.probe
+            numbers = laboratory.fit_rows[: probe.rows]
+            draws, place = probe.draws, 0
+            rows = laboratory.rows(numbers, [int(number) for number in numbers])
+            eligible = self.contender.estimator_of_views.eligible(rows)
         moments = count_probe(
             laboratory.model,
             laboratory.job.shape.mask_token_id,
-            laboratory.rows(numbers, [int(number) for number in numbers]),
+            rows,
             seed=laboratory.seed,
-            draws=section.draws,
-            batch_size=laboratory.config.estimator.density.probe.batch_size,
+            draws=draws,
+            batch_size=1,
             gradient=(laboratory.parameters, laboratory.sketch),
+            eligible=eligible,
             part=self.part,
             parts=self.parts,
+            place=place,
         )
         mine = slice(self.part, None, self.parts)
         plan = ("lengths", "counts", "proposals", "rows", "lattices")
@@ -148,7 +172,7 @@ class GridShare:
             laboratory.model,
             laboratory.job.shape.mask_token_id,
             rows,
-            make_estimator(unweighted(section)),
+            self.contender.estimator_of_views,
             seed=laboratory.seed,
             rates=probe.rates,
             masks=probe.masks,
@@ -171,7 +195,7 @@ class WarmUp:
     @property
     def name(self) -> str:
         """Unique name."""
-        return f"stream-{self.contender.name}-{self.first}".replace("/", "_")
+        return f"stream-{self.contender.key}-{self.first}"
 
     def run(self, laboratory: Laboratory) -> Arrays:
         """t[G, N], weight[G, N], view losses[G, K, N] and denominators[G, N]."""
@@ -203,18 +227,15 @@ class Batches:
     @property
     def name(self) -> str:
         """Unique name."""
-        return f"batches-{self.contender.name}-{self.first}".replace("/", "_")
+        return f"batches-{self.contender.key}-{self.first}"
 
     def run(self, laboratory: Laboratory) -> Arrays:
-        """loss[G, 2], gradient[G, 2, D] of the batch, and rows[G, 2, N], the weighted losses."""
+        """loss[G, 2] and gradient[G, 2, D] of the batch."""
         loss = np.empty((self.count, 2))
         gradient = np.empty((self.count, 2, laboratory.sketch.dimension))
-        rows = np.empty((self.count, 2, laboratory.config.training.batch_size))
         for index, group in enumerate(range(self.first, self.first + self.count)):
             numbers = laboratory.drawn_rows(laboratory.measured_rows, group)
             for again in range(2):
                 draw = laboratory.batch(self.contender, numbers, 2 * group + again)
                 loss[index, again], gradient[index, again] = draw.loss, draw.gradient
-                share = len(numbers) / draw.denominators.sum()
-                rows[index, again] = draw.weight * draw.view_losses.mean(0) * share
-        return {"loss": loss, "gradient": gradient, "rows": rows}
+        return {"loss": loss, "gradient": gradient}

@@ -6,6 +6,7 @@ actors share them, and the same command goes on with the missing ones after an i
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from ray.util import ActorPool
 from raymdm.cluster import worker_slots
 from raymdm.config import Config
 from raymdm.config.loading import fingerprint
-from raymdm.data.manifest import Manifest
-from raymdm.errors import ClusterError, RaymdmError, RunError
+from raymdm.data.manifest import Manifest, read_manifest
+from raymdm.errors import ClusterError, DataError, RaymdmError, RunError
 from raymdm.training.run_directory import identity
 from raymdm.variances.laboratory import Laboratory
 from raymdm.variances.units import Arrays, Unit
@@ -31,16 +32,13 @@ class Work:
 
     def __init__(self, config: Config, manifest: Manifest, folder: Path, advance: Advance) -> None:
         self.config, self.advance = config, advance
-        key = fingerprint(
-            {
-                **identity(config.model_dump()),
-                "data": manifest.fingerprint,
-                "variance": config.variance.model_dump(exclude={"workers", "resamples"}),
-                "weights": _weights_age(config),
-            }
-        )
-        self.kept = folder / "units" / key
-        self.kept.mkdir(parents=True, exist_ok=True)
+        self.kept = units_folder(config, manifest, folder)
+        try:
+            self.kept.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"{folder}: cannot be written ({error.strerror}); give another folder by --out"
+            ) from error
         self.done, self.total = 0, 0
         self._actors: list[Any] = []
         self.parameters = self.coordinates = 0
@@ -51,7 +49,7 @@ class Work:
         self._count(len(found))
         missing = [unit for unit in units if unit.name not in found]
         if not self._actors:
-            self._start(max(1, len(missing)))
+            self._start()
         pool = ActorPool(self._actors)
         for name, arrays in _results(pool, missing):
             if not all(np.isfinite(a).all() for k, a in arrays.items() if not _may_be_nan(k)):
@@ -64,11 +62,7 @@ class Work:
             self._count(1)
         return found
 
-    def forget(self) -> None:
-        """Remove the finished units: their figures are out."""
-        shutil.rmtree(self.kept.parent, ignore_errors=True)
-
-    def _start(self, useful: int) -> None:
+    def _start(self) -> None:
         cluster, threads = self.config.cluster, self.config.training.threads_per_worker
         slots = worker_slots(threads, cluster.gpus_per_worker)
         if slots < 1:
@@ -77,7 +71,7 @@ class Work:
                 "GPUs, and no node of the cluster has them; change training.threads_per_worker or "
                 "cluster.gpus_per_worker"
             )
-        count = min(self.config.variance.workers or slots, slots, useful)
+        count = min(self.config.variance.workers or slots, slots, max(1, self.total))
         actor = ray.remote(
             num_cpus=threads,
             num_gpus=cluster.gpus_per_worker,
@@ -86,7 +80,8 @@ class Work:
             max_task_retries=3,
         )(Worker)
         self._actors = [actor.remote(self.config) for _ in range(count)]
-        self.parameters, self.coordinates = ray.get(self._actors[0].sizes.remote())
+        with _plain_errors():
+            self.parameters, self.coordinates = ray.get(self._actors[0].sizes.remote())
 
     def _count(self, units: int) -> None:
         self.done += units
@@ -101,14 +96,27 @@ class Work:
 
     def _write(self, name: str, arrays: Arrays) -> None:
         temporary = self.kept / f".{name}.npz"
-        np.savez(temporary, allow_pickle=False, **arrays)  # type: ignore[arg-type]
-        temporary.rename(self.kept / f"{name}.npz")
+        try:
+            np.savez(temporary, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            temporary.rename(self.kept / f"{name}.npz")
+        except OSError as error:
+            raise RunError(
+                f"{self.kept}: cannot be written ({error.strerror}); make room and run it again: "
+                "what is finished is kept"
+            ) from error
 
 
 def _results(pool: ActorPool, units: Sequence[Unit]) -> Iterator[tuple[str, Arrays]]:
-    """What the actors return, as it comes; a user's error without Ray's wrapping."""
-    try:
+    """What the actors return, as it comes."""
+    with _plain_errors():
         yield from pool.map_unordered(_submit, units)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """A user's error without Ray's wrapping; anything else as one line."""
+    try:
+        yield
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, RaymdmError):
@@ -118,6 +126,28 @@ def _results(pool: ActorPool, units: Sequence[Unit]) -> Iterator[tuple[str, Arra
             f"variance: an actor failed ({type(cause or error).__name__}: "
             f"{reason[-1] if reason else 'no message'}); what is finished is kept: run it again"
         ) from error
+
+
+def units_folder(config: Config, manifest: Manifest, folder: Path) -> Path:
+    """Where the units of this measurement are kept; another measurement has another place."""
+    how_much = {"estimators", "workers", "resamples", "forwards"}
+    key = fingerprint(
+        {
+            **identity(config.model_dump()),
+            "data": manifest.fingerprint,
+            "variance": config.variance.model_dump(exclude=how_much),
+            "weights": _weights_age(config),
+        }
+    )
+    return folder / "units" / key
+
+
+def forget_units(config: Config, folder: Path) -> None:
+    """Remove this measurement's finished units, once their figures are written."""
+    kept = units_folder(config, read_manifest(Path(config.data.folder)), folder)
+    shutil.rmtree(kept, ignore_errors=True)
+    if not any(kept.parent.iterdir()):
+        kept.parent.rmdir()
 
 
 def _submit(actor: Any, unit: Unit) -> Any:

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 from raymdm.cli import app
 from raymdm.config import Config
 from raymdm.errors import ConfigurationError, DataError
+from raymdm.training import RunDirectory
 from raymdm.variances.figures import Figures
 from raymdm.variances.measure import measure
-from raymdm.variances.work import Work
+from raymdm.variances.work import Work, forget_units
 
 ESTIMATORS = ["standard", "mirror", "lattice", "ppots", "recommended", "adaptive", "ema", "isad"]
 SMALL = {
@@ -115,6 +116,9 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(
     counts: list[int] = []
     measure(config, tmp_path / "variance", lambda done, total: counts.append(done))
     assert counts[0] == 20
+    # Until the figures are written nothing is thrown away.
+    assert len(list((tmp_path / "variance" / "units").rglob("*.npz"))) == counts[-1]
+    forget_units(config, tmp_path / "variance")
     assert not (tmp_path / "variance" / "units").exists()
 
 
@@ -160,6 +164,16 @@ def test_the_verb_writes_its_files_and_recommends(tmp_path: Path, folder: Path, 
     assert "mirror" in done.output
     page = (tmp_path / "run/variance/variance.html").read_text()
     assert "<svg" in page
+    assert not (tmp_path / "run/variance/units").exists()
+    # The run can still be trained where it was measured.
+    config = tiny_config(tmp_path / "run", folder)
+    assert RunDirectory.open(config, "data", resume=False).config.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, folder: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="another folder by --out"):
+        measure(config_of(tmp_path, folder), tmp_path / "file", lambda done, total: None)
 
 
 def test_a_run_without_a_model_is_refused(tmp_path: Path):

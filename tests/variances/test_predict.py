@@ -50,7 +50,7 @@ def moments_at(epsilon: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
 
 def predicted(preset: str, batch_size: int = 16, density: TimeDensity | None = None) -> float:
     estimator = make_estimator(preset, density)
-    value = Prediction(listed(), "loss", np.ones(60)).variance(estimator, batch_size, UNCORRELATED)
+    value = Prediction(listed(), "loss").variance(estimator, batch_size, UNCORRELATED)
     assert value is not None
     return value
 
@@ -94,7 +94,7 @@ def test_exact_counts():
     second = {k: (sums**2).mean() / k**2 for k, sums in SUMS.items()}
     first = {k: sums.mean() / k for k, sums in SUMS.items()}
     independent = make_estimator({"masker": {"kind": "count"}})
-    prediction = Prediction(listed(), "loss", np.ones(60))
+    prediction = Prediction(listed(), "loss")
     wanted = np.mean(list(second.values())) - np.mean(list(first.values())) ** 2
     assert prediction.variance(independent, 16, UNCORRELATED) == pytest.approx(wanted, rel=1e-9)
     spread = np.mean([second[k] - first[k] ** 2 for k in SUMS])
@@ -107,9 +107,7 @@ def test_exact_counts_under_a_density():
     law = np.diff(edges)
     moments = [((sums**2).mean() - sums.mean() ** 2) / k**2 for k, sums in SUMS.items()]
     wanted = sum(moments / (N**2 * law))
-    got = Prediction(listed(), "loss", np.ones(60)).variance(
-        make_estimator(section, DENSITY), 16, UNCORRELATED
-    )
+    got = Prediction(listed(), "loss").variance(make_estimator(section, DENSITY), 16, UNCORRELATED)
     assert got == pytest.approx(wanted, rel=1e-2)
 
 
@@ -123,9 +121,7 @@ def test_independent_views_halve_what_the_masks_add():
 def test_correlated_views_count_with_their_correlation():
     first, second = moments_at()
     correlation = Correlation(np.array([0.0, 1.0]), np.array([-0.5, -0.5]))
-    got = Prediction(listed(), "loss", np.ones(60)).variance(
-        make_estimator("mirror"), 16, correlation
-    )
+    got = Prediction(listed(), "loss").variance(make_estimator("mirror"), 16, correlation)
     wanted = (first**2 + (second - first**2) * 0.25) @ WIDTH - (first @ WIDTH) ** 2
     assert got == pytest.approx(wanted, rel=1e-3)
 
@@ -136,7 +132,7 @@ def test_no_density_beats_the_optimum_and_the_best_one_reaches_it(preset: str, s
     root = np.sqrt(second - first**2 if stratified else second)
     least = (root @ WIDTH) ** 2 - (0.0 if stratified else (first @ WIDTH) ** 2)
     estimator = make_estimator(preset)
-    prediction = Prediction(listed(), "loss", np.ones(60))
+    prediction = Prediction(listed(), "loss")
     assert prediction.optimum(estimator, UNCORRELATED) == pytest.approx(least, rel=1e-2)
     assert limit(estimator.stratify) == ("stratified" if stratified else "iid")
     assert predicted(preset) > least
@@ -144,12 +140,6 @@ def test_no_density_beats_the_optimum_and_the_best_one_reaches_it(preset: str, s
 
 @pytest.mark.parametrize("preset", ["complement", "rotation4", "isad", "syrm", "clipped"])
 def test_nothing_is_predicted_without_a_formula(preset: str):
-    prediction = Prediction(listed(), "loss", np.ones(60))
+    prediction = Prediction(listed(), "loss")
     assert prediction.variance(make_estimator(preset), 16, UNCORRELATED) is None
     assert prediction.optimum(make_estimator(preset), UNCORRELATED) is None
-
-
-def test_tokens_normalised_together_weigh_rows_by_their_length():
-    scaled = Prediction(listed(), "loss", np.full(60, 2.0))
-    got = scaled.variance(make_estimator("standard"), 16, UNCORRELATED)
-    assert got == pytest.approx(4 * predicted("standard"), rel=1e-9)
