@@ -50,7 +50,6 @@ _ESTIMATORS = {
         "warmup_steps": 50,
         "validation_rows": 64,
     },
-    # Delimiters and syntax are not marked in generated tasks.
     "variance": {"rows": 48, "batches": 256},
     "cluster": {"address": "local"},
 }

@@ -22,6 +22,9 @@ _SORTING: dict[str, Any] = {
         "name": "reasoning_gym:number_sorting",
         "prompt_template": "{direction} {original_numbers}\n",
         "response_template": "[{sorted_numbers}]",
+        # Stand-ins, so that ISAD and SyRM have something to work on.
+        "delimiters": [r"\["],
+        "syntax": ["ascending|descending"],
     },
     "prepare": {"train_rows": 2000, "test_rows": 16, "vocabulary_size": 259, "max_length": 256},
 }
@@ -29,6 +32,8 @@ _SUMS: dict[str, Any] = {
     "task": {
         "name": "reasoning_gym:basic_arithmetic",
         "prompt_template": "{expression}=",
+        "delimiters": [r"^\d"],
+        "syntax": [r"\+"],
         "options": {
             "min_terms": 2,
             "max_terms": 2,

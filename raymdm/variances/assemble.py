@@ -123,6 +123,7 @@ def assemble(
                 gradient=gains["gradient"],
             )
         )
+    measured = _over_best(measured, batches, config, resamples)
     parts = {
         which: _parts(values, which, standard[which], resamples, config) for which in QUANTITIES
     }
@@ -226,6 +227,27 @@ def _gain(
         optimum=optimum / foreseen if optimum is not None and foreseen else None,
         of_optimum=figure(here / optimum, drawn / optimum) if optimum else None,
     )
+
+
+def _over_best(
+    measured: Sequence[Measured],
+    batches: Mapping[str, Arrays],
+    config: Config,
+    resamples: np.ndarray,
+) -> list[Measured]:
+    """The estimators with the ratio of each to the best one that the budget can pay for."""
+    budget = config.variance.forwards or config.training.batch_size
+    able = [row for row in measured if row.same_objective and row.forwards <= budget]
+    least = min(able, key=lambda row: row.gradient.forward.value)
+    best = _batch_variances(batches[least.name], "gradient", config)
+    compared = []
+    for row in measured:
+        mine = _batch_variances(batches[row.name], "gradient", config)
+        found = ratio(mine.redrawn, best.redrawn, resamples)
+        share = row.forwards / least.forwards
+        over = Figure(value=share * found.value, low=share * found.low, high=share * found.high)
+        compared.append(row.model_copy(update={"over_best": over}))
+    return compared
 
 
 def _fits(contenders: Sequence[Contender], probed: Mapping[str, Curve | None]) -> dict[str, Fit]:

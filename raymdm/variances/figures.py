@@ -98,6 +98,9 @@ class Measured(BaseModel):
     """Which optimum it is held to: `iid` or `stratified` rates."""
     loss: Gain
     gradient: Gain
+    over_best: Figure | None = None
+    """Its gradient variance per forward over that of the affordable estimator with the least, the
+    two resampled together: Standard's own noise is not in it."""
 
 
 class SketchFigures(BaseModel):

@@ -36,7 +36,7 @@ class Choice:
     Attributes:
         chosen: the recommended estimator; None where nothing beats Standard.
         best: the least variance per forward, of those that beat Standard or else of all.
-        tied: the others whose intervals overlap the best's, the least variance first.
+        tied: the others that cannot be told from the best, the least variance first.
     """
 
     chosen: Measured | None
@@ -62,7 +62,8 @@ def choose(figures: Figures) -> Choice:
     """The affordable estimator of Standard's objective with the least gradient variance.
 
     It beats Standard where the interval of its variance per forward lies below 1. Of those that
-    overlap the least one: the fewest forwards, then the fewest `parts`, then the least variance.
+    cannot be told from the least one (their ratio's interval reaches 1): the fewest forwards, then
+    the fewest `parts`, then the least variance.
     """
     rivals = sorted(
         (
@@ -78,12 +79,19 @@ def choose(figures: Figures) -> Choice:
     if not better:
         return Choice(None, rivals[0] if rivals else None, [])
     best = better[0]
-    near = [one for one in rivals if overlap(one.gradient.forward, best.gradient.forward)]
+    near = [one for one in rivals if _cannot_be_told_apart(one, best)]
     chosen = min(
         (measured for measured in near if measured in better),
         key=lambda one: (one.forwards, parts(one.name), one.gradient.forward.value),
     )
     return Choice(chosen, best, [measured for measured in near if measured is not best])
+
+
+def _cannot_be_told_apart(one: Measured, best: Measured) -> bool:
+    """By their ratio to each other where it is known: both ratios to Standard share its noise."""
+    if one.over_best is None:
+        return overlap(one.gradient.forward, best.gradient.forward)
+    return one.over_best.low <= 1 or one is best
 
 
 def parts(name: str) -> int:
@@ -157,18 +165,19 @@ def _standard_rows(gain: Gain, rows: int) -> str:
 
 def _told_apart(choice: Choice, chosen: Measured, best: Measured) -> str:
     if not choice.tied:
-        return "No other interval overlaps its own."
+        return "No other comes near it."
     if chosen is best:
         return (
             f"It cannot be told from {listed([_named(one) for one in choice.tied])}: the intervals "
-            "overlap. Of those that beat Standard it takes the fewest forwards a row, then the "
-            "fewest parts."
+            "of their ratios hold 1. Of those that beat Standard it takes the fewest forwards a "
+            "row, then the fewest parts."
         )
     others = [_named(one) for one in choice.tied if one is not chosen]
     also = f" Nor can {listed(others)}." if others else ""
     simpler = "takes fewer forwards a row" if chosen.forwards < best.forwards else "has fewer parts"
     return (
-        f"The least is {_named(best)}, but the intervals overlap, so the two cannot be told apart; "
+        f"The least is {_named(best)}, but the two cannot be told apart (the interval of their "
+        f"ratio holds 1); "
         f"{chosen.name} {simpler}.{also}"
     )
 
