@@ -1,6 +1,7 @@
 """Where the noise of a model and a data set comes from, and what each estimator would buy.
 
-Doors: `measure` (configuration -> `Figures`), `write_figures` (table, `variance.json`, page).
+Doors: `raymdm.variances.measure.measure` (configuration -> `Figures`), `write_figures` (`Figures` ->
+`variance.json` and a page).
 """
 
 from raymdm.variances.page import write_figures
