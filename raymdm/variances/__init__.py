@@ -1,6 +1,6 @@
 """Where the noise of a model and a data set comes from, and what each estimator would buy.
 
-Doors: `raymdm.variances.measure.measure` (configuration -> `Figures`), `write_figures` (`Figures` ->
+Doors: `measure.measure` (configuration -> `Figures`), `write_figures` (`Figures` ->
 `variance.json` and a page).
 """
 
