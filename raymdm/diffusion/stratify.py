@@ -41,9 +41,13 @@ class StratifiedUniforms:
 
     strata: int | None = None
 
+    def count(self, batch_size: int) -> int:
+        """K for a batch of this size."""
+        return isqrt(batch_size) if self.strata is None else min(self.strata, batch_size)
+
     def __call__(self, seed: int, step: int, batch_size: int) -> np.ndarray:
         """u[N] in [0,1)."""
-        strata = isqrt(batch_size) if self.strata is None else min(self.strata, batch_size)
+        strata = self.count(batch_size)
         offset = int(generator(seed, "time", step, 2).integers(strata))
         stratum = strata_of(_order(seed, step, batch_size), offset, strata)
         return (stratum + time_noise(seed, step, batch_size)) / strata

@@ -1,13 +1,18 @@
 """What every worker of a run is handed, and how a run ends."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from raymdm.config import Config
+from raymdm.data.collate import collate_rows
 from raymdm.data.jsonl import RowIndex, index_rows
 from raymdm.data.manifest import Manifest, check_marks, read_manifest
 from raymdm.data.order import Order
+from raymdm.diffusion import Rows
 from raymdm.errors import CheckpointError, DataError
 from raymdm.models import Backbone, ModelShape, build_model, load_model, load_shape
 from raymdm.models.initial import shape_from_config
@@ -81,6 +86,18 @@ def make_job(config: Config, run: RunDirectory) -> Job:
     order = Order(config.seed, len(train), config.training.batch_size)
     steps = total_steps(config.training, order.steps_per_epoch)
     return Job(config, run, folder, manifest, shape, order, steps, train, validation)
+
+
+def read_rows(job: Job, numbers: np.ndarray, samples: Sequence[int] | np.ndarray) -> Rows:
+    """Training rows by number, collated as training does, under these sample numbers."""
+    return collate_rows(
+        job.train.read(numbers.tolist()),
+        samples,
+        pad_token_id=job.shape.pad_token_id,
+        eos_token_id=job.shape.eos_token_id,
+        pad_supervision=job.config.data.pad_supervision,
+        max_length=job.manifest.max_length,
+    )
 
 
 def model_shape(config: Config, manifest: Manifest) -> ModelShape:

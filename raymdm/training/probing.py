@@ -6,7 +6,6 @@ from typing import TypeVar
 import torch
 import torch.distributed
 
-from raymdm.data.collate import collate_rows
 from raymdm.diffusion import Rows, TimeDensity, make_estimator
 from raymdm.diffusion.compose import unweighted
 from raymdm.diffusion.count_probe import CountMoments, count_probe
@@ -16,7 +15,7 @@ from raymdm.diffusion.noise import generator
 from raymdm.diffusion.probe import Curve, grid_probe
 from raymdm.errors import CheckpointError
 from raymdm.models import Backbone
-from raymdm.training.job import Job
+from raymdm.training.job import Job, read_rows
 
 SKETCH = 512
 """Numbers that a probed gradient is reduced to; its norm is kept exactly beside them."""
@@ -113,14 +112,7 @@ def _probed(job: Job, model: Backbone) -> TimeDensity | None:
 def probe_rows(job: Job, count: int) -> Rows:
     """Training rows that a probe looks at, a function of the seed."""
     chosen = generator(job.config.seed, "probe", 0, 1).permutation(len(job.train))[:count]
-    return collate_rows(
-        job.train.read(chosen.tolist()),
-        chosen,
-        pad_token_id=job.shape.pad_token_id,
-        eos_token_id=job.shape.eos_token_id,
-        pad_supervision=job.config.data.pad_supervision,
-        max_length=job.manifest.max_length,
-    )
+    return read_rows(job, chosen, chosen)
 
 
 def _merged(share: Share) -> Share:

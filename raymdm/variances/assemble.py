@@ -75,7 +75,19 @@ def assemble(
         for which in QUANTITIES
     }
     resamples = resampled_groups(config.seed, section.resamples, section.batches)
-    standard = {which: _batch_variances(batches[STANDARD], which, config) for which in QUANTITIES}
+    spread = {
+        contender.name: {
+            which: _batch_variances(batches[contender.name], which, config) for which in QUANTITIES
+        }
+        for contender in contenders
+    }
+    standard = spread[STANDARD]
+    correlations = {
+        which: Correlation(
+            np.array(curves[which].t), np.array([rho.value for rho in curves[which].rho])
+        )
+        for which in QUANTITIES
+    }
     predictions = {which: Prediction(moments, which) for which in QUANTITIES}
 
     foreseen = {
@@ -84,7 +96,7 @@ def assemble(
         else predictions[which].variance(
             contenders[0].estimator,
             config.training.batch_size,
-            Correlation(np.zeros(1), np.zeros(1)),
+            correlations[which],
         )
         for which in QUANTITIES
     }
@@ -93,10 +105,7 @@ def assemble(
         estimator = make_estimator(contender.section, contender.density)
         gains = {}
         for which in QUANTITIES:
-            correlation = Correlation(
-                np.array(curves[which].t), np.array([rho.value for rho in curves[which].rho])
-            )
-            mine = _batch_variances(batches[contender.name], which, config)
+            correlation = correlations[which]
             controlled = which == "loss" and contender.control is not None
             expected = optimum = None
             # Tokens normalised together make a ratio of two sums, for which there is no formula.
@@ -105,7 +114,7 @@ def assemble(
                 expected = predictions[which].variance(estimator, size, correlation)
                 optimum = predictions[which].optimum(estimator, correlation)
             gains[which] = _gain(
-                mine,
+                spread[contender.name][which],
                 standard[which],
                 estimator.law.views,
                 expected,
@@ -123,7 +132,9 @@ def assemble(
                 gradient=gains["gradient"],
             )
         )
-    measured = _over_best(measured, batches, config, resamples)
+    budget = section.forwards or config.training.batch_size
+    gradients = {name: both["gradient"] for name, both in spread.items()}
+    measured = _over_best(measured, gradients, budget, resamples)
     parts = {
         which: _parts(values, which, standard[which], resamples, config) for which in QUANTITIES
     }
@@ -146,7 +157,7 @@ def assemble(
         densities=_fits(contenders, probed),
         estimators=measured,
         left_out=dict(left_out),
-        forwards=section.forwards or config.training.batch_size,
+        forwards=budget,
         seconds=seconds,
     )
 
@@ -231,19 +242,17 @@ def _gain(
 
 def _over_best(
     measured: Sequence[Measured],
-    batches: Mapping[str, Arrays],
-    config: Config,
+    gradients: Mapping[str, BatchVariances],
+    budget: int,
     resamples: np.ndarray,
 ) -> list[Measured]:
     """The estimators with the ratio of each to the best one that the budget can pay for."""
-    budget = config.variance.forwards or config.training.batch_size
     able = [row for row in measured if row.same_objective and row.forwards <= budget]
     least = min(able, key=lambda row: row.gradient.forward.value)
-    best = _batch_variances(batches[least.name], "gradient", config)
+    best = gradients[least.name]
     compared = []
     for row in measured:
-        mine = _batch_variances(batches[row.name], "gradient", config)
-        found = ratio(mine.redrawn, best.redrawn, resamples)
+        found = ratio(gradients[row.name].redrawn, best.redrawn, resamples)
         share = row.forwards / least.forwards
         over = Figure(value=share * found.value, low=share * found.low, high=share * found.high)
         compared.append(row.model_copy(update={"over_best": over}))

@@ -11,7 +11,6 @@ from torch import Tensor
 from raymdm.config import Config
 from raymdm.config.estimator import EstimatorSection
 from raymdm.config.loading import fingerprint
-from raymdm.data.collate import collate_rows
 from raymdm.diffusion import Estimator, Rows, TimeDensity, make_estimator
 from raymdm.diffusion.compose import unweighted
 from raymdm.diffusion.control import MovingAverage
@@ -24,7 +23,7 @@ from raymdm.diffusion.gradients import (
 )
 from raymdm.diffusion.noise import generator, mask_noise
 from raymdm.training import RunDirectory
-from raymdm.training.job import initial_model, make_job
+from raymdm.training.job import initial_model, make_job, read_rows
 from raymdm.training.worker import pick_device
 
 # Places in the stream "probe", under the first word 0; the probes use 0 to 3.
@@ -103,17 +102,9 @@ class Laboratory:
         fit, measure = halves(self.seed, len(job.train))
         self.fit_rows, self.measured_rows = fit, measure
 
-    def rows(self, numbers: Sequence[int] | np.ndarray, samples: Sequence[int]) -> Rows:
+    def rows(self, numbers: np.ndarray, samples: Sequence[int]) -> Rows:
         """Training rows by number, under these sample numbers (the address of their masks)."""
-        rows = collate_rows(
-            self.job.train.read([int(number) for number in numbers]),
-            samples,
-            pad_token_id=self.job.shape.pad_token_id,
-            eos_token_id=self.job.shape.eos_token_id,
-            pad_supervision=self.config.data.pad_supervision,
-            max_length=self.job.manifest.max_length,
-        )
-        return rows.to(self.device)
+        return read_rows(self.job, numbers, samples).to(self.device)
 
     def single(
         self, estimator: Estimator, row: Rows, t: float, noise: Tensor

@@ -13,7 +13,6 @@ sections 3 to 5. Integrals are sums over cells of t that are finer towards the p
 """
 
 from dataclasses import dataclass
-from math import isqrt
 
 import numpy as np
 from scipy.stats import binom
@@ -176,7 +175,7 @@ def _pairs(stratify: Stratify, batch_size: int, values: np.ndarray, mass: np.nda
         partner = np.minimum(np.searchsorted(upper, 1 - middle), len(mass) - 1)
         return 2 * independent - (values * mass) @ values[:, partner].T
     assert isinstance(stratify, StratifiedUniforms)
-    strata = min(stratify.strata or isqrt(batch_size), batch_size)
+    strata = stratify.count(batch_size)
     place = np.minimum((middle * strata).astype(int), strata - 1)
     sums = np.stack([values[:, place == s] @ mass[place == s] for s in range(strata)])
     return strata * sums.T @ sums
