@@ -40,8 +40,8 @@ from raymdm.errors import CheckpointError, RunError
 from raymdm.models import Backbone, load_model
 from raymdm.tasks import TaskSpec, get_task
 from raymdm.training import RunDirectory
-from raymdm.training.job import initial_model, model_shape
 from raymdm.training.run_directory import read_json, write_json
+from raymdm.training.starting import initial_model, model_shape
 from raymdm.training.worker import pick_device
 
 

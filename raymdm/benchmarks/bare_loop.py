@@ -14,8 +14,9 @@ from torch.nn import functional
 from raymdm.data.collate import collate
 from raymdm.data.stream import read_steps
 from raymdm.diffusion import Estimator
-from raymdm.training.job import Job, initial_model
+from raymdm.training.job import Job
 from raymdm.training.schedule import learning_rate
+from raymdm.training.starting import initial_model
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,34 @@
-"""Keys of the model: a folder to start from, or the sizes of a new LLaDA-shaped backbone."""
+"""Keys of the model: a folder to start from, or the sizes of a new LLaDA-shaped backbone; LoRA."""
+
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from raymdm.config.section import Section
+
+Projection = Literal["query", "key", "value", "output", "gate", "up", "down"]
+
+
+class LoraSection(Section):
+    """Low-rank adapters instead of training all weights (LoRA, arXiv 2106.09685), through peft."""
+
+    rank: int | None = Field(default=None, ge=1)
+    """Rank of the adapters; null trains all weights."""
+    alpha: int = Field(default=16, ge=1)
+    """The adapters' product is scaled by alpha / rank."""
+    targets: list[Projection] = Field(
+        default=["query", "key", "value", "output", "gate", "up", "down"], min_length=1
+    )
+    """Projections of every block that get one."""
 
 
 class ModelSection(Section):
     """Sizes are used only when `init_from` is null."""
 
     init_from: str | None = None
-    """Folder (or hub id) of a checkpoint to start from; null builds a new model from the sizes."""
+    """Folder (or hub id) of a checkpoint to start from: LLaDA, Dream, MMaDA, a run's own, or a
+    causal Llama, Qwen2 or Qwen3, which becomes a masked model. null builds one from the sizes."""
+    lora: LoraSection = LoraSection()
     hidden_size: int = Field(default=64, ge=8)
     """Width of the residual stream."""
     layers: int = Field(default=2, ge=1)

@@ -52,3 +52,19 @@ class Config(Section):
                 f"cluster.workers {self.cluster.workers}; choose a batch that every worker shares"
             )
         return self
+
+    @model_validator(mode="after")
+    def _memory_fits_stage(self) -> "Config":
+        stage, offload = self.deepspeed.zero_stage, self.deepspeed.offload
+        least = {"none": 0, "optimizer": 1, "parameters": 3}[offload]
+        if stage < least:
+            raise ValueError(
+                f"deepspeed.offload {offload} needs deepspeed.zero_stage {least} or more, not "
+                f"{stage}"
+            )
+        if self.training.compile and stage == 3:
+            raise ValueError(
+                "training.compile does not work with deepspeed.zero_stage 3, which gathers weights "
+                "between the compiled operations; use stage 2 or leave it off"
+            )
+        return self

@@ -20,6 +20,17 @@ class TrainingSection(Section):
     """Rows of one optimiser step over all workers and accumulation steps (the global batch)."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Most rows in one forward of one worker, views not counted; null means the worker's share."""
+    batching: Literal["padded", "bucketed", "packed"] = "padded"
+    """How a worker's rows of a step are shared among its forwards, with equal results. `padded`: in
+    order, padded to the longest; `bucketed`: rows of like length together; `packed`: without
+    padding, about equally many tokens (and `micro_batch_size` rows on average) in each."""
+    head_chunk: int | None = Field(default=None, ge=1)
+    """Predicted positions whose logits are held at once; they are computed again in the backward
+    pass. null holds them all."""
+    activation_checkpointing: bool = False
+    """Keep only each block's input and compute the block again in the backward pass."""
+    compile: bool = False
+    """Compile every block with torch.compile (needs a C++ compiler on a CPU; not with ZeRO 3)."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -71,6 +82,9 @@ class DeepspeedSection(Section):
 
     zero_stage: Literal[0, 1, 2, 3] = 0
     """ZeRO stage: 0 nothing, 1 optimiser states, 2 gradients too, 3 parameters too are sharded."""
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """What is kept in the host's memory: the optimiser's states and update (stages 1 to 3), with
+    `parameters` the sharded weights too (stage 3)."""
     overrides: dict[str, Any] = {}
     """Further keys of DeepSpeed's own configuration file, e.g. `zero_optimization` buckets."""
 

@@ -16,20 +16,25 @@ def cross_entropy_sums(
     """Sum of coefficient · CE over the predicted positions of each row, fp32[R] (0 where none).
 
     Args:
-        model: called as model(shown, attention_mask, select=predicted) -> logits[M, V].
+        model: called as model(shown, attention_mask, select=predicted) -> logits[M, V]; one that
+            says `gives_losses` is handed targets=int64[M] as well and gives their CEs[M].
         shown: int64[R, L], what the model sees.
         attention_mask: bool[R, L].
         tokens: int64[R, L], what it has to predict.
         predicted: bool[R, L], M of them true.
         coefficients: float[R, L]; None for 1 everywhere.
     """
-    logits = model(shown, attention_mask, select=predicted)
-    precision = torch.promote_types(logits.dtype, torch.float32)
-    losses = functional.cross_entropy(logits.to(precision), tokens[predicted], reduction="none")
+    targets = tokens[predicted]
+    if getattr(model, "gives_losses", False):
+        losses = model(shown, attention_mask, select=predicted, targets=targets)
+    else:
+        logits = model(shown, attention_mask, select=predicted)
+        precision = torch.promote_types(logits.dtype, torch.float32)
+        losses = functional.cross_entropy(logits.to(precision), targets, reduction="none")
     if coefficients is not None:
         losses = losses * coefficients[predicted].to(losses)
     row = predicted.nonzero()[:, 0]
-    return torch.zeros(len(tokens), dtype=precision, device=losses.device).index_add(0, row, losses)
+    return losses.new_zeros(len(tokens)).index_add(0, row, losses)
 
 
 def masked_cross_entropy(

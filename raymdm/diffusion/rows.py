@@ -1,5 +1,6 @@
 """A batch of token rows, as the mathematics sees it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,15 +36,20 @@ class Rows:
 
     def slice(self, start: int, stop: int) -> "Rows":
         """Rows start..stop-1, cut to the longest of them (padding is on the right)."""
-        attention = self.attention_mask[start:stop]
+        return self.take(range(start, min(stop, len(self))))
+
+    def take(self, rows: Sequence[int]) -> "Rows":
+        """These rows in this order, cut to the longest of them (padding is on the right)."""
+        chosen = torch.as_tensor(rows, dtype=torch.int64, device=self.input_ids.device)
+        attention = self.attention_mask[chosen]
         length = int(attention.sum(-1).max()) if len(attention) else 0
         return Rows(
-            input_ids=self.input_ids[start:stop, :length],
+            input_ids=self.input_ids[chosen, :length],
             attention_mask=attention[:, :length],
-            eligible=self.eligible[start:stop, :length],
-            samples=self.samples[start:stop],
-            delimiters=_cut(self.delimiters, start, stop, length),
-            syntax=_cut(self.syntax, start, stop, length),
+            eligible=self.eligible[chosen, :length],
+            samples=[self.samples[row] for row in rows],
+            delimiters=None if self.delimiters is None else self.delimiters[chosen, :length],
+            syntax=None if self.syntax is None else self.syntax[chosen, :length],
         )
 
     def to(self, device: torch.device) -> "Rows":
@@ -56,7 +62,3 @@ class Rows:
             None if self.delimiters is None else self.delimiters.to(device),
             None if self.syntax is None else self.syntax.to(device),
         )
-
-
-def _cut(marks: torch.Tensor | None, start: int, stop: int, length: int) -> torch.Tensor | None:
-    return None if marks is None else marks[start:stop, :length]

@@ -1,43 +1,37 @@
-"""The LLaDA backbone (arXiv 2502.09992): a bidirectional transformer with an untied head.
+"""The backbone of LLaDA (arXiv 2502.09992), Dream (2508.15487) and MMaDA (2505.15809).
 
-RMSNorm before attention and MLP, rotary positions (half-split), SwiGLU, no biases, grouped-query
-attention where asked for. Padding is hidden as keys, so a row's result does not depend on how far
-it was padded. In both kinds logits[:, i] predict token i: the bidirectional model reads the whole
-row, the causal one (the autoregressive baseline) the tokens before i, shifted here and only here.
+A bidirectional transformer: RMSNorm before attention and MLP, rotary positions, SwiGLU, grouped
+queries, biases or query-key norms where the shape asks for them. Padding is hidden as keys, so a
+row's result does not depend on how far it was padded. In every kind logits[:, i] predict token i:
+the bidirectional model reads the whole row, the causal one (the autoregressive baseline) the tokens
+before i. Where the output at i-1 is what predicts token i (Dream) it is shifted here and only here.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from raymdm.models.head import Head
+from raymdm.models.packing import PackedRows, packed_rows
+from raymdm.models.rotary import rotary, rotate, widened
+from raymdm.models.shape import ModelShape
 
 
 @dataclass(frozen=True)
-class ModelShape:
-    """Everything that fixes a backbone's tensors and its special tokens.
+class Execution:
+    """How a backbone computes, never what: results are equal up to rounding.
 
-    `vocabulary_size` counts embedding rows (padding rows included); the three ids are rows of it.
+    Attributes:
+        packed: leave padding out of everything but attention.
+        recompute: keep only each block's input for the backward pass (activation checkpointing).
     """
 
-    vocabulary_size: int
-    hidden_size: int
-    layers: int
-    heads: int
-    key_value_heads: int
-    intermediate_size: int
-    mask_token_id: int
-    eos_token_id: int
-    pad_token_id: int
-    rope_theta: float = 10000.0
-    norm_epsilon: float = 1e-5
-    causal: bool = False
-    """Predict every token from the ones before it."""
-
-
-def widened(dtype: torch.dtype) -> torch.dtype:
-    """The type that norms and rotations are computed in: at least float32."""
-    return torch.promote_types(dtype, torch.float32)
+    packed: bool = False
+    recompute: bool = False
 
 
 class RMSNorm(nn.Module):
@@ -60,37 +54,54 @@ class Attention(nn.Module):
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        self.heads, self.key_value_heads = shape.heads, shape.key_value_heads
-        self.head_size = shape.hidden_size // shape.heads
-        self.causal = shape.causal
-        narrow = self.key_value_heads * self.head_size
-        self.query = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
-        self.key = nn.Linear(shape.hidden_size, narrow, bias=False)
-        self.value = nn.Linear(shape.hidden_size, narrow, bias=False)
-        self.output = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
+        self.head_width, self.causal = shape.head_width, shape.causal
+        wide, narrow = (n * shape.head_width for n in (shape.heads, shape.key_value_heads))
+        self.grouped = shape.heads != shape.key_value_heads
+        bias = shape.query_key_value_bias
+        self.query = nn.Linear(shape.hidden_size, wide, bias=bias)
+        self.key = nn.Linear(shape.hidden_size, narrow, bias=bias)
+        self.value = nn.Linear(shape.hidden_size, narrow, bias=bias)
+        self.output = nn.Linear(wide, shape.hidden_size, bias=False)
+        if shape.query_key_norm:
+            self.query_norm: nn.Module = RMSNorm(shape.head_width, shape.norm_epsilon)
+            self.key_norm: nn.Module = RMSNorm(shape.head_width, shape.norm_epsilon)
+        else:
+            self.query_norm = self.key_norm = nn.Identity()
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], keys: Tensor | None) -> Tensor:
-        """[B, L, D] -> [B, L, D].
+    def forward(
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        keys: Tensor | None,
+        packed: PackedRows | None,
+    ) -> Tensor:
+        """[B, L, D] -> [B, L, D], or [T, D] -> [T, D] of packed rows.
 
         Args:
             x: what attends.
             rotation: from `rotary`.
             keys: bool[B, 1, 1 or L, L], the positions that each query sees; None for all, or in a
                 causal model for itself and all before it.
+            packed: how x is packed; None where it is not.
         """
-        batch, length, _ = x.shape
-        query = self.query(x).view(batch, length, self.heads, -1).transpose(1, 2)
-        key = self.key(x).view(batch, length, self.key_value_heads, -1).transpose(1, 2)
-        value = self.value(x).view(batch, length, self.key_value_heads, -1).transpose(1, 2)
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if packed is not None:
+            query, key, value = packed.spread(query), packed.spread(key), packed.spread(value)
+        query, key, value = self._heads(query), self._heads(key), self._heads(value)
         mixed = functional.scaled_dot_product_attention(
-            rotate(query, rotation),
-            rotate(key, rotation),
+            rotate(self.query_norm(query), rotation),
+            rotate(self.key_norm(key), rotation),
             value,
             attn_mask=keys,
             is_causal=self.causal and keys is None,
-            enable_gqa=self.heads != self.key_value_heads,
+            enable_gqa=self.grouped,
         )
-        return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
+        mixed = mixed.transpose(1, 2).flatten(2)
+        return self.output(mixed if packed is None else packed.pack(mixed))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[B, L, H · head width] -> [B, H, L, head width]."""
+        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -105,26 +116,42 @@ class Block(nn.Module):
         self.up = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
         self.down = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], keys: Tensor | None) -> Tensor:
-        """[B, L, D] -> [B, L, D]."""
-        x = x + self.attention(self.attention_norm(x), rotation, keys)
+    def forward(
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        keys: Tensor | None,
+        packed: PackedRows | None,
+    ) -> Tensor:
+        """[B, L, D] or [T, D], as `Attention`."""
+        x = x + self.attention(self.attention_norm(x), rotation, keys, packed)
         hidden = self.mlp_norm(x)
         return x + self.down(functional.silu(self.gate(hidden)) * self.up(hidden))
 
 
 class Backbone(nn.Module):
-    """Token ids to logits."""
+    """Token ids to logits, or to cross-entropies where the targets are given."""
+
+    gives_losses: ClassVar[bool] = True
+    """Can be asked for cross-entropies: see `raymdm.diffusion.cross_entropy`."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.shape = shape
+        self.execution = Execution()
         self.embedding = nn.Embedding(shape.vocabulary_size, shape.hidden_size)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = RMSNorm(shape.hidden_size, shape.norm_epsilon)
-        self.head = nn.Linear(shape.hidden_size, shape.vocabulary_size, bias=False)
+        self.head = Head(shape.hidden_size, shape.vocabulary_size, bias=False)
+        self.tie()
+
+    def tie(self) -> None:
+        """Let the head share the embedding's weight, where the shape says so."""
+        if self.shape.tied_head:
+            self.head.weight = self.embedding.weight
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Normed output of the last block, [B, L, D].
+        """What the head reads, [B, L, D]: the normed output that predicts the token at i.
 
         Args:
             input_ids: int64[B, L].
@@ -133,26 +160,34 @@ class Backbone(nn.Module):
         keys = None
         if self.shape.causal:
             input_ids, keys = shifted(input_ids, attention_mask, self.shape.eos_token_id)
-        elif attention_mask is not None:
+        elif attention_mask is not None and not attention_mask.all():
             keys = attention_mask.bool()[:, None, None, :]
-        x = self.embedding(input_ids)
-        shape = self.shape
-        rotation = rotary(input_ids.shape[1], shape.hidden_size // shape.heads, shape.rope_theta, x)
+        packed = packed_rows(attention_mask) if self.execution.packed else None
+        x = self.embedding(input_ids if packed is None else packed.pack(input_ids))
+        rotation = rotary(input_ids.shape[1], self.shape, x)
+        recompute = self.execution.recompute and torch.is_grad_enabled()
         for block in self.blocks:
-            x = block(x, rotation, keys)
-        return self.norm(x)
+            if recompute:
+                x = checkpoint(block, x, rotation, keys, packed, use_reentrant=False)
+            else:
+                x = block(x, rotation, keys, packed)
+        x = self.norm(x)
+        if packed is not None:
+            x = packed.spread(x)
+        return previous(x, attention_mask) if self.shape.predicts_next else x
 
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         select: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> Tensor:
-        """Logits[B, L, V]; with `select` bool[B, L] only the M selected positions, [M, V] in
-        row-major order (the head is by far the widest layer of a small model).
+        """Logits[B, L, V]; with `select` bool[B, L] only those of the M selected positions, [M, V]
+        in row-major order; with `targets` int64[M] too their cross-entropies[M].
         """
         hidden = self.hidden_states(input_ids, attention_mask)
-        return self.head(hidden if select is None else hidden[select])
+        return self.head(hidden if select is None else hidden[select], targets)
 
 
 def shifted(
@@ -187,18 +222,14 @@ def shifted(
     return read, ((real | follows)[:, None, None, :] & order) | own
 
 
-def rotary(length: int, head_size: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cos and sin [L, head_size] of the rotation angles, in at least float32, where `like` is."""
-    kind = {"device": like.device, "dtype": widened(like.dtype)}
-    half = torch.arange(0, head_size, 2, **kind) / head_size
-    angles = torch.outer(torch.arange(length, **kind), 1.0 / theta**half)
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
+def previous(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """The output before each position, [B, L, D]; of a row's first token, which has none, its own.
 
-
-def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary position embedding of x[B, H, L, head_size], computed wide, back in x's dtype."""
-    cos, sin = rotation
-    wide = x.to(cos.dtype)
-    first, second = wide.chunk(2, dim=-1)
-    return (wide * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+    The first token of a row so depends on nothing that padding holds.
+    """
+    before = torch.cat([hidden[:, :1], hidden[:, :-1]], dim=1)
+    if attention_mask is None:
+        return before
+    real = attention_mask.bool()
+    first = real & ~functional.pad(real[:, :-1], (1, 0))
+    return torch.where(first[..., None], hidden, before)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch.distributed
+from torch import nn
 
 from raymdm.config.training import Keep
 from raymdm.errors import CheckpointError
@@ -33,7 +34,13 @@ def checkpoint_name(step: int) -> str:
 
 def save_engine(engine: Any, folder: Path, progress: Progress) -> None:
     """Write this rank's part of a checkpoint; every rank must call it."""
-    engine.save_checkpoint(str(folder), tag=_TAG, client_state={}, save_latest=False)
+    engine.save_checkpoint(
+        str(folder),
+        tag=_TAG,
+        client_state={},
+        save_latest=False,
+        exclude_frozen_parameters=has_frozen(engine.module),
+    )
     if torch.distributed.get_rank() == 0:
         write_json(folder / _PROGRESS, progress)
 
@@ -60,10 +67,17 @@ def load_engine(engine: Any, folder: Path, world_size: int) -> Progress:
             f"{folder} was written by an older raymdm, without the state of the estimator; train "
             "anew in another run_dir"
         )
-    loaded, _ = engine.load_checkpoint(str(folder), tag=_TAG)
+    loaded, _ = engine.load_checkpoint(
+        str(folder), tag=_TAG, load_module_strict=not has_frozen(engine.module)
+    )
     if loaded is None:
         raise CheckpointError(f"{folder}: DeepSpeed found no state in it")
     return dict(progress)
+
+
+def has_frozen(model: nn.Module) -> bool:
+    """Whether some weights are not trained (LoRA): they are in no checkpoint, being the start's."""
+    return any(not parameter.requires_grad for parameter in model.parameters())
 
 
 class Reporter(Protocol):

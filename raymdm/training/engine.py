@@ -12,6 +12,7 @@ from torch import nn
 
 from raymdm.config import Config, merge_overlay
 from raymdm.errors import ConfigurationError
+from raymdm.models.lora import merged, whole_weights
 
 
 def deepspeed_config(config: Config, micro_batch: int, accumulation: int) -> dict[str, Any]:
@@ -25,8 +26,15 @@ def deepspeed_config(config: Config, micro_batch: int, accumulation: int) -> dic
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": training.gradient_clip,
-        "zero_optimization": {"stage": config.deepspeed.zero_stage},
+        "zero_optimization": {
+            "stage": config.deepspeed.zero_stage,
+            # DeepSpeed's own linear layer computes gradients in half precision on CPUs.
+            "memory_efficient_linear": False,
+            **_offload(config),
+        },
         "zero_allow_untested_optimizer": True,
+        # Offloaded states are updated by torch's own fused AdamW, which needs nothing compiled.
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": training.precision == "bf16"},
         "steps_per_print": 10**9,
     }
@@ -44,19 +52,34 @@ def deepspeed_config(config: Config, micro_batch: int, accumulation: int) -> dic
     return merge_overlay(ours, overrides)
 
 
+def _offload(config: Config) -> dict[str, Any]:
+    """DeepSpeed's keys for what is kept in the host's memory."""
+    host = {"device": "cpu", "pin_memory": config.cluster.gpus_per_worker > 0}
+    keys = {
+        "none": [],
+        "optimizer": ["offload_optimizer"],
+        "parameters": ["offload_optimizer", "offload_param"],
+    }
+    return dict.fromkeys(keys[config.deepspeed.offload], host)
+
+
 def start_engine(model: nn.Module, config: Config, micro_batch: int, accumulation: int) -> Any:
     """A DeepSpeed engine around the model, in the process group that is already there."""
     deepspeed = import_deepspeed()
     training = config.training
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    # A weight that is sharded already (ZeRO 3) keeps its own shape beside.
+    matrices = [p for p in trained if len(getattr(p, "ds_shape", p.shape)) > 1]
+    vectors = [p for p in trained if len(getattr(p, "ds_shape", p.shape)) <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": training.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": training.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ],
+        [group for group in groups if group["params"]],
         lr=training.learning_rate,
         betas=(training.betas[0], training.betas[1]),
+        fused=True if config.deepspeed.offload != "none" else None,
     )
     engine, *_ = deepspeed.initialize(
         model=model,
@@ -140,16 +163,15 @@ def gather_slots(
 
 
 def full_state(engine: Any) -> dict[str, torch.Tensor] | None:
-    """All weights by our names, on rank 0 (None elsewhere); every rank must call it."""
+    """All weights by our names, adapters merged, on rank 0 (None elsewhere); every rank must call
+    it.
+    """
     deepspeed = import_deepspeed()
     first = torch.distributed.get_rank() == 0
     state: dict[str, torch.Tensor] = {}
-    for name, parameter in engine.module.named_parameters():
-        sharded = hasattr(parameter, "ds_id")
-        gathered = (
-            deepspeed.zero.GatheredParameters([parameter]) if sharded else contextlib.nullcontext()
-        )
-        with gathered:
+    for name, module, parameters in whole_weights(engine.module):
+        sharded = [p for p in parameters if hasattr(p, "ds_id")]
+        with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
             if first:
-                state[name] = parameter.detach().cpu().clone()
+                state[name] = merged(module, parameters)
     return state if first else None

@@ -13,12 +13,12 @@ from raymdm.data.jsonl import RowIndex, index_rows
 from raymdm.data.manifest import Manifest, check_marks, read_manifest
 from raymdm.data.order import Order
 from raymdm.diffusion import Rows
-from raymdm.errors import CheckpointError, DataError
-from raymdm.models import Backbone, ModelShape, build_model, load_model, load_shape
-from raymdm.models.initial import shape_from_config
+from raymdm.errors import DataError
+from raymdm.models import ModelShape
 from raymdm.training.engine import deepspeed_config
 from raymdm.training.run_directory import RunDirectory
 from raymdm.training.schedule import total_steps
+from raymdm.training.starting import model_shape
 
 State = Literal["finished", "diverged"]
 
@@ -98,49 +98,3 @@ def read_rows(job: Job, numbers: np.ndarray, samples: Sequence[int] | np.ndarray
         pad_supervision=job.config.data.pad_supervision,
         max_length=job.manifest.max_length,
     )
-
-
-def model_shape(config: Config, manifest: Manifest) -> ModelShape:
-    """Shape of the run's model, checked against the data's tokenizer.
-
-    Raises:
-        CheckpointError: a starting model whose vocabulary or mask token are not the tokenizer's, or
-            of the other kind (causal or masked) than the objective trains.
-    """
-    ids = {
-        "mask_token_id": manifest.mask_token_id,
-        "eos_token_id": manifest.eos_token_id,
-        "pad_token_id": manifest.pad_token_id,
-    }
-    causal = config.estimator.objective == "autoregressive"
-    if config.model.init_from is None:
-        return shape_from_config(
-            config.model, vocabulary_size=manifest.vocabulary_size, causal=causal, **ids
-        )
-    shape = load_shape(config.model.init_from)
-    if shape.causal != causal:
-        kind, objective = ("causal", "autoregressive") if shape.causal else ("masked", "masked")
-        raise CheckpointError(
-            f"model.init_from {config.model.init_from}: a {kind} model cannot be trained with "
-            f"estimator.objective {config.estimator.objective}; set estimator.objective to "
-            f"{objective}, or start from another model"
-        )
-    for name in ("mask_token_id", "eos_token_id"):
-        if getattr(shape, name) != ids[name]:
-            raise CheckpointError(
-                f"model.init_from {config.model.init_from}: its {name} is {getattr(shape, name)}, "
-                f"the prepared data has {ids[name]}; prepare the data with the model's tokenizer"
-            )
-    if shape.vocabulary_size < manifest.vocabulary_size:
-        raise CheckpointError(
-            f"model.init_from {config.model.init_from}: {shape.vocabulary_size} embedding rows, "
-            f"but the tokenizer has {manifest.vocabulary_size} tokens"
-        )
-    return shape
-
-
-def initial_model(config: Config, shape: ModelShape) -> Backbone:
-    """The weights a run starts from: the folder's, or new ones from the seed."""
-    if config.model.init_from is not None:
-        return load_model(config.model.init_from)
-    return build_model(shape, config.seed, config.model.initializer_std)

@@ -16,6 +16,7 @@ from raymdm.diffusion.probe import Curve, grid_probe
 from raymdm.errors import CheckpointError
 from raymdm.models import Backbone
 from raymdm.training.job import Job, read_rows
+from raymdm.training.starting import trained_model
 
 SKETCH = 512
 """Numbers that a probed gradient is reduced to; its norm is kept exactly beside them."""
@@ -23,16 +24,26 @@ SKETCH = 512
 Share = TypeVar("Share", Curve, CountMoments)
 
 
-def shared_density(job: Job, model: Backbone) -> TimeDensity:
+def shared_density(job: Job, model: Backbone | None, device: torch.device) -> TimeDensity:
     """The run's density, the same on every worker; every rank must call it.
 
     `density.json` of the run directory is read if it is there (a resumed run never refits), else it
     is written from the configured file or from a probe of the starting model.
+
+    Args:
+        job: the run.
+        model: as it is trained, shared out among the workers for the probe; None (ZeRO 3) where
+            they cannot all hold it: rank 0 then probes a whole one alone and drops it.
+        device: of the worker.
     """
     first = torch.distributed.get_rank() == 0
     density = _shared(_stored(job) if first else None)
-    if density is None:
-        density = _shared(_probed(job, model))
+    if density is None and model is not None:
+        part, parts = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        density = _shared(_probed(job, model, part, parts))
+    elif density is None:
+        alone = _probed(job, trained_model(job.config, job.shape, device), 0, 1) if first else None
+        density = _shared(alone)
     assert density is not None
     if first and not job.run.density.exists():
         density.save(job.run.density)
@@ -63,8 +74,10 @@ def load_density(path: Path) -> TimeDensity:
         raise CheckpointError(f"density file {path}: {error}") from error
 
 
-def _probed(job: Job, model: Backbone) -> TimeDensity | None:
-    """The density fitted to a probe of the starting model, on rank 0; None elsewhere."""
+def _probed(job: Job, model: Backbone, part: int, parts: int) -> TimeDensity | None:
+    """The density fitted to a probe of the starting model by so many workers, on the first; None
+    elsewhere.
+    """
     section, seed = job.config.estimator, job.config.seed
     probe = section.density.probe
     rows = probe_rows(job, probe.rows).to(next(model.parameters()).device)
@@ -72,7 +85,6 @@ def _probed(job: Job, model: Backbone) -> TimeDensity | None:
     if section.density.moment == "gradient":
         parameters = gradient_parameters(model, probe.parameters)
         gradient = (parameters, Sketch(seed, SKETCH, parameters))
-    part, parts = torch.distributed.get_rank(), torch.distributed.get_world_size()
     estimator = make_estimator(unweighted(section))
     mask_token_id = job.shape.mask_token_id
     if probe.kind == "count":
@@ -88,7 +100,8 @@ def _probed(job: Job, model: Backbone) -> TimeDensity | None:
                 eligible=estimator.eligible(rows),
                 part=part,
                 parts=parts,
-            )
+            ),
+            parts,
         )
         return density_from_counts(counts, section, seed) if part == 0 else None
     curve = _merged(
@@ -104,7 +117,8 @@ def _probed(job: Job, model: Backbone) -> TimeDensity | None:
             gradient=gradient,
             part=part,
             parts=parts,
-        )
+        ),
+        parts,
     )
     return density_from_curve(curve, section, seed) if part == 0 else None
 
@@ -115,11 +129,10 @@ def probe_rows(job: Job, count: int) -> Rows:
     return read_rows(job, chosen, chosen)
 
 
-def _merged(share: Share) -> Share:
+def _merged(share: Share, parts: int) -> Share:
     """The whole measurement, from every worker's share of it."""
-    workers = torch.distributed.get_world_size()
-    if workers == 1:
+    if parts == 1:
         return share
-    shares: list[Share] = [share] * workers
+    shares: list[Share] = [share] * parts
     torch.distributed.all_gather_object(shares, share)
     return type(share).merged(shares)

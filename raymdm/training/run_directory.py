@@ -43,6 +43,10 @@ _TRAINING_NOT_IDENTITY = frozenset(
         "validation_rows",
         "validation_draws",
         "micro_batch_size",
+        "batching",
+        "head_chunk",
+        "activation_checkpointing",
+        "compile",
         "threads_per_worker",
     ]
 )

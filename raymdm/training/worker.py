@@ -23,13 +23,15 @@ from raymdm.data.stream import StepRows
 from raymdm.diffusion import Estimator, Rows, TimeDensity, make_estimator
 from raymdm.diffusion.compose import needs_probe
 from raymdm.models import Backbone, save_model
+from raymdm.training.batching import micro_batches
 from raymdm.training.checkpoint import Reporter, load_engine, save_engine
 from raymdm.training.engine import full_state, gather_slots, global_sum, start_engine, step_engine
-from raymdm.training.job import Job, Outcome, initial_model
+from raymdm.training.job import Job, Outcome
 from raymdm.training.metrics import MetricsSink
 from raymdm.training.probing import shared_density
 from raymdm.training.run_directory import write_json
 from raymdm.training.schedule import learning_rate
+from raymdm.training.starting import sharded_model, trained_model
 from raymdm.training.stream import TrainingStream
 from raymdm.training.validation import Validation
 
@@ -73,12 +75,16 @@ class Worker:
         self.micro_batch = min(config.training.micro_batch_size or share, share)
         self.accumulation = math.ceil(share / self.micro_batch)
 
-        model = initial_model(config, job.shape).to(self.device)
+        # Under ZeRO 3 no worker holds a whole model.
+        whole = config.deepspeed.zero_stage < 3
+        model = trained_model(config, job.shape, self.device) if whole else None
         density: TimeDensity | None = None
         if needs_probe(config.estimator):
             if self.first:
                 job.run.write_status(message="probing the starting model for its density of t")
-            density = shared_density(job, model)
+            density = shared_density(job, model, self.device)
+        if model is None:
+            model = sharded_model(config, job.shape)
         self.stream = TrainingStream(config, job.run, make_estimator(config.estimator, density))
         self.engine: Any = start_engine(model, config, self.micro_batch, self.accumulation)
         self.done = 0
@@ -114,28 +120,28 @@ class Worker:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
 
-        losses = []
-        micro_batches = range(0, len(batch), self.micro_batch)
-        for start in micro_batches:
-            stop = min(start + self.micro_batch, len(batch))
-            part = batch.slice(start, stop)
+        view_losses = np.empty((estimator.law.views, len(batch)))
+        forwards = micro_batches(
+            batch.attention_mask.sum(-1).numpy(), self.micro_batch, config.training.batching
+        )
+        for number, chosen in enumerate(forwards, start=1):
+            part = batch.take(chosen)
             values = estimator.view_losses(
                 self.engine,
                 self.job.shape.mask_token_id,
                 part.to(self.device),
-                t[start:stop],
-                noise[:, start:stop, : part.input_ids.shape[1]],
+                t[chosen],
+                noise[:, chosen, : part.input_ids.shape[1]],
             )
-            losses.append(values.detach().double().cpu())
-            weighted = values.mean(0) * torch.from_numpy(weight[start:stop]).to(values)
+            view_losses[:, chosen] = values.detach().double().cpu().numpy()
+            weighted = values.mean(0) * torch.from_numpy(weight[chosen]).to(values)
             # A control variate is added as numbers: it moves the loss, not the gradient.
-            controlled = weighted + torch.from_numpy(offsets[start:stop]).to(values)
+            controlled = weighted + torch.from_numpy(offsets[chosen]).to(values)
             # DeepSpeed averages over workers and accumulation steps; ours is one global sum.
             scale = self.workers * self.accumulation / denominator
             self.engine.backward(controlled.sum() * scale)
-            if start != micro_batches[-1]:
+            if number < len(forwards):
                 self.engine.step()
-        view_losses = torch.cat(losses, dim=1).numpy()
         gathered = gather_slots(
             np.vstack([weight, offsets, denominators, view_losses]),
             rows.slots,

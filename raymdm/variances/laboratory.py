@@ -23,7 +23,8 @@ from raymdm.diffusion.gradients import (
 )
 from raymdm.diffusion.noise import generator, mask_noise
 from raymdm.training import RunDirectory
-from raymdm.training.job import initial_model, make_job, read_rows
+from raymdm.training.job import make_job, read_rows
+from raymdm.training.starting import trained_model
 from raymdm.training.worker import pick_device
 
 # Places in the stream "probe", under the first word 0; the probes use 0 to 3.
@@ -94,8 +95,7 @@ class Laboratory:
         job = make_job(config, RunDirectory(Path(config.run_dir)))
         self.job = job
         self.device = pick_device(config)
-        precision = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
-        self.model = initial_model(config, job.shape).to(self.device, precision)
+        self.model = trained_model(config, job.shape, self.device)
         self.parameters = gradient_parameters(self.model, self.section.parameters)
         freeze_others(self.model, self.parameters)
         self.sketch = Sketch(self.seed, self.section.sketch, self.parameters)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from raymdm.config import Config
 from raymdm.data.manifest import read_manifest
@@ -18,9 +17,10 @@ from raymdm.diffusion.fit import counted_curve, density_from_curve
 from raymdm.diffusion.gradients import gradient_parameters
 from raymdm.diffusion.probe import Curve
 from raymdm.errors import DataError
-from raymdm.models import Backbone
+from raymdm.models.weights import empty_model
 from raymdm.training import RunDirectory
 from raymdm.training.job import make_job
+from raymdm.training.starting import ready_to_train
 from raymdm.variances.assemble import assemble
 from raymdm.variances.contenders import choose, needs_stream, probe_kind, warmed
 from raymdm.variances.figures import Figures
@@ -159,5 +159,5 @@ def _check(config: Config) -> None:
             f"data.folder {config.data.folder} has {len(job.train)} training rows and raymdm "
             f"variance needs {needed}: half to fit densities, half to measure; lower variance.rows"
         )
-    with torch.device("meta"):
-        gradient_parameters(Backbone(job.shape), config.variance.parameters)
+    model = ready_to_train(empty_model(job.shape), config)
+    gradient_parameters(model, config.variance.parameters)

@@ -1,6 +1,6 @@
 """The backbone against published logits, and against itself."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from raymdm.config import load_config
 from raymdm.config.model import ModelSection
-from raymdm.models import Backbone, ModelShape, build_model, load_model
+from raymdm.models import Backbone, ModelShape, SpecialTokens, build_model, load_model
 from raymdm.models.initial import shape_from_config
 
 PUBLISHED = Path(__file__).resolve().parents[2].parent / "shared" / "fixtures" / "llada_tiny"
@@ -24,7 +24,7 @@ SHAPE = ModelShape(
     eos_token_id=21,
     pad_token_id=23,
 )
-SPECIAL = {"mask_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+SPECIAL = SpecialTokens(mask_token_id=2, eos_token_id=1, pad_token_id=0)
 
 
 def parameters(model: Backbone) -> int:
@@ -145,17 +145,18 @@ def test_shipped_sizes_are_what_their_names_say(
 ):
     section = load_config([f"models/{name}"]).model
     with torch.device("meta"):
-        model = Backbone(shape_from_config(section, vocabulary_size=vocabulary, **SPECIAL))
+        model = Backbone(shape_from_config(section, vocabulary_size=vocabulary, tokens=SPECIAL))
     assert low <= parameters(model) <= high
 
 
 def test_a_shape_follows_its_section():
     section = ModelSection(hidden_size=80, heads=4, key_value_heads=2, vocabulary_multiple=64)
-    shape = shape_from_config(section, vocabulary_size=259, **SPECIAL)
+    shape = shape_from_config(section, vocabulary_size=259, tokens=SPECIAL)
     assert shape.vocabulary_size == 320
     assert shape.intermediate_size == 216  # 8/3 of the width, rounded up to 8
     assert (shape.heads, shape.key_value_heads) == (4, 2)
-    assert shape_from_config(ModelSection(heads=4), vocabulary_size=264, **SPECIAL) == ModelShape(
+    plain = shape_from_config(ModelSection(heads=4), vocabulary_size=264, tokens=SPECIAL)
+    assert plain == ModelShape(
         vocabulary_size=264,
         hidden_size=64,
         layers=2,
@@ -164,5 +165,5 @@ def test_a_shape_follows_its_section():
         intermediate_size=176,
         rope_theta=10000.0,
         norm_epsilon=1e-5,
-        **SPECIAL,
+        **asdict(SPECIAL),
     )

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from raymdm.config.model import ModelSection
-from raymdm.models import Backbone, ModelShape, build_model
-from raymdm.models.backbone import rotary, rotate
+from raymdm.models import Backbone, ModelShape, SpecialTokens, build_model
 from raymdm.models.initial import shape_from_config
+from raymdm.models.rotary import rotary, rotate
 
 EOS, PAD = 21, 23
 SHAPE = ModelShape(
@@ -50,17 +50,17 @@ def plain(model: Backbone, ids: list[int]) -> Tensor:
     """Logits of the next token after `ids`, written out: one query, explicit weights."""
     shape = model.shape
     x = model.embedding(torch.tensor([ids]))
-    rotation = rotary(len(ids), shape.hidden_size // shape.heads, shape.rope_theta, x)
+    rotation = rotary(len(ids), shape, x)
     for block in model.blocks:
         attention, normed = block.attention, block.attention_norm(x)
         heads = [
-            layer(normed).unflatten(-1, (-1, attention.head_size)).transpose(1, 2)
+            layer(normed).unflatten(-1, (-1, attention.head_width)).transpose(1, 2)
             for layer in (attention.query, attention.key, attention.value)
         ]
         groups = shape.heads // shape.key_value_heads
         query, key = rotate(heads[0], rotation), rotate(heads[1], rotation)
         key, value = (part.repeat_interleave(groups, 1) for part in (key, heads[2]))
-        scores = query @ key.transpose(-1, -2) / attention.head_size**0.5
+        scores = query @ key.transpose(-1, -2) / attention.head_width**0.5
         for later in range(len(ids)):
             scores[..., later, later + 1 :] = -torch.inf
         mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
@@ -127,8 +127,8 @@ def test_the_weights_of_a_seed_are_those_of_the_bidirectional_model(model: Backb
 
 
 def test_a_shape_is_causal_only_if_asked():
-    special = {"mask_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+    special = SpecialTokens(mask_token_id=2, eos_token_id=1, pad_token_id=0)
     for causal in (False, True):
-        shape = shape_from_config(ModelSection(), vocabulary_size=9, causal=causal, **special)
+        shape = shape_from_config(ModelSection(), vocabulary_size=9, causal=causal, tokens=special)
         assert shape.causal == causal
-    assert not shape_from_config(ModelSection(), vocabulary_size=9, **special).causal
+    assert not shape_from_config(ModelSection(), vocabulary_size=9, tokens=special).causal

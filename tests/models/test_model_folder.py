@@ -84,7 +84,7 @@ def test_a_published_folder_is_written_back_with_the_same_names_and_values(tmp_p
     assert load_shape(tmp_path) == load_shape(PUBLISHED)
     published = json.loads((PUBLISHED / "config.json").read_text())
     written = json.loads((tmp_path / "config.json").read_text())
-    assert {k: v for k, v in written.items() if published.get(k) != v} == {}
+    assert written == published | {"torch_dtype": "float32"}
 
 
 def test_a_full_state_may_be_given_for_a_sharded_model(tmp_path: Path):
@@ -134,7 +134,7 @@ def test_tensors_that_do_not_fit_are_named(
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("model_type", "qwen2"), ("weight_tying", True), ("include_bias", True), ("rope", False)],
+    [("include_bias", True), ("rope", False), ("activation_type", "gelu"), ("alibi", True)],
 )
 def test_another_architecture_is_named(folder: Path, key: str, value: object):
     change_config(folder, **{key: value})
