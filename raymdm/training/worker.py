@@ -18,12 +18,12 @@ import torch
 import torch.distributed
 
 from raymdm.config import Config
+from raymdm.data.batching import micro_batches
 from raymdm.data.collate import collate
 from raymdm.data.stream import StepRows
 from raymdm.diffusion import Estimator, Rows, TimeDensity, make_estimator
 from raymdm.diffusion.compose import needs_probe
 from raymdm.models import Backbone, save_model
-from raymdm.training.batching import micro_batches
 from raymdm.training.checkpoint import Reporter, load_engine, save_engine
 from raymdm.training.engine import full_state, gather_slots, global_sum, start_engine, step_engine
 from raymdm.training.job import Job, Outcome
