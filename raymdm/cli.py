@@ -16,6 +16,7 @@ VERBS = {
     "train": "Train one model with Ray Train workers running DeepSpeed.",
     "variance": "Where does the training noise come from, and what would reduce it?",
     "evaluate": "Score a trained model: exact match and NELBO.",
+    "export": "Write a run's model as a Hugging Face folder with its card.",
     "sweep": "Train every arm with every seed, then compare them.",
     "compare": "Is a difference real, or seed noise? Read a sweep and say.",
     "bench": "Measure raymdm itself: its overhead, and the variance of its estimators.",

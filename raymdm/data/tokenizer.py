@@ -72,6 +72,11 @@ def load_tokenizer(name: str | Path, trust_remote_code: bool = False) -> Any:
     except (
         Exception
     ) as error:  # the hub, the file system and foreign code all fail in their own way
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            raise ConfigurationError(
+                f"prepare.tokenizer: {str(name)!r} needs code of its own, which is not run "
+                "unasked: read it, and if you trust it set prepare.trust_remote_code: true"
+            ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigurationError(
             f"prepare.tokenizer: {str(name)!r} cannot be loaded as a folder or from the Hugging "

@@ -89,6 +89,8 @@ def save_model(
     weights = state_of(model) if state is None else state
     tensors = {layout.name(name): t.detach().cpu().contiguous() for name, t in weights.items()}
     save_torch_state_dict(tensors, folder, max_shard_size=_FILE_SIZE, metadata={"format": "pt"})
+    for path in folder.glob("model*.safetensors"):
+        path.chmod(0o644)  # written for the owner alone, as temporary files are
     kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
     config = layout.configuration(model.shape)
     if len(kinds) == 1:

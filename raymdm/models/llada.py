@@ -63,6 +63,7 @@ def _configuration(shape: ModelShape) -> dict[str, Any]:
         # The vocabulary may be smaller than the embedding, which is padded.
         "vocab_size": shape.published.get("vocab_size", shape.vocabulary_size),
         "embedding_size": shape.vocabulary_size,
+        "max_sequence_length": shape.published.get("max_sequence_length", 4096),
         "mask_token_id": shape.mask_token_id,
         "eos_token_id": shape.eos_token_id,
         "pad_token_id": shape.pad_token_id,

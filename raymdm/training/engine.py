@@ -26,12 +26,7 @@ def deepspeed_config(config: Config, micro_batch: int, accumulation: int) -> dic
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": training.gradient_clip,
-        "zero_optimization": {
-            "stage": config.deepspeed.zero_stage,
-            # DeepSpeed's own linear layer computes gradients in half precision on CPUs.
-            "memory_efficient_linear": False,
-            **_offload(config),
-        },
+        "zero_optimization": {"stage": config.deepspeed.zero_stage, **_offload(config)},
         "zero_allow_untested_optimizer": True,
         # Offloaded states are updated by torch's own fused AdamW, which needs nothing compiled.
         "zero_force_ds_cpu_optimizer": False,

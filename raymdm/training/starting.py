@@ -95,10 +95,10 @@ def sharded_model(config: Config, shape: ModelShape) -> Backbone:
     One worker at a time holds one whole weight beyond its share; every rank must call it.
     """
     deepspeed = import_deepspeed()
-    dtype = PRECISIONS[config.training.precision]
     weights = initial_weights(config, shape)
+    # Its dtype comes from this too: DeepSpeed misreads one that is given as an argument.
     settings = deepspeed_config(config, micro_batch=1, accumulation=1)
-    with deepspeed.zero.Init(config_dict_or_path=settings, dtype=dtype):
+    with deepspeed.zero.Init(config_dict_or_path=settings):
         model = Backbone(shape)
     first = torch.distributed.get_rank() == 0
     for name, parameter in model.named_parameters():

@@ -68,9 +68,57 @@ def test_micro_batches_change_nothing(
     _assert_same(metrics, reference, 1e-4)
 
 
-def test_zero_3_changes_nothing(folder: Path, tmp_path: Path, reference: pd.DataFrame) -> None:
-    metrics = _train(folder, tmp_path / "run", run_in_process, deepspeed={"zero_stage": 3})
-    _assert_same(metrics, reference, 1e-4)
+WAYS = {
+    "rows of like length together": {"training": {"batching": "bucketed", "micro_batch_size": 5}},
+    "no padding": {"training": {"batching": "packed", "micro_batch_size": 5}},
+    "logits of seven positions at a time": {"training": {"head_chunk": 7}},
+    "blocks computed again": {"training": {"activation_checkpointing": True}},
+    "ZeRO 3": {"deepspeed": {"zero_stage": 3}},
+    "states in the host's memory": {"deepspeed": {"zero_stage": 2, "offload": "optimizer"}},
+    "weights in the host's memory": {"deepspeed": {"zero_stage": 3, "offload": "parameters"}},
+    "all that saves memory": {
+        "deepspeed": {"zero_stage": 3},
+        "training": {
+            "batching": "packed",
+            "micro_batch_size": 5,
+            "head_chunk": 7,
+            "activation_checkpointing": True,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ways_to_save_memory_or_time_change_nothing(
+    folder: Path, tmp_path: Path, reference: pd.DataFrame, way: str
+) -> None:
+    _assert_same(_train(folder, tmp_path / "run", run_in_process, **WAYS[way]), reference, 1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_change_nothing(
+    folder: Path, tmp_path: Path, reference: pd.DataFrame
+) -> None:
+    ways = {"compile": True, "batching": "packed", "micro_batch_size": 5}
+    _assert_same(_train(folder, tmp_path / "run", run_in_process, training=ways), reference, 1e-5)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_adapters_train_alike_however_the_model_is_sharded(
+    folder: Path, tmp_path: Path, reference: pd.DataFrame, stage: int
+) -> None:
+    model = {"hidden_size": 16, "layers": 1, "heads": 2, "lora": {"rank": 4}}
+    plain = _train(folder, tmp_path / "plain", run_in_process, model=model)
+    sharded = _train(
+        folder,
+        tmp_path / "run",
+        run_in_process,
+        model=model,
+        deepspeed={"zero_stage": stage},
+        training={"activation_checkpointing": True},
+    )
+    _assert_same(sharded, plain, 1e-5)
+    assert abs(plain["loss"] / reference["loss"] - 1).max() > 1e-3
 
 
 def test_another_seed_does(folder: Path, tmp_path: Path, reference: pd.DataFrame) -> None:

@@ -1,0 +1,92 @@
+"""A run that trains adapters: small checkpoints, an exact resume, merged weights at the end."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from prepared import tiny_config, write_prepared
+
+from raymdm.config import Config
+from raymdm.data.stream import StepRows, read_steps
+from raymdm.models import load_model
+from raymdm.training import RunDirectory, run_in_process, train_worker
+from raymdm.training.checkpoint import FolderReporter
+from raymdm.training.engine import process_group_of_one
+from raymdm.training.job import Job, Outcome, make_job
+from raymdm.training.starting import initial_model
+from raymdm.training.worker import Worker
+
+MODEL = {"hidden_size": 16, "layers": 1, "heads": 2, "lora": {"rank": 2}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_prepared(tmp_path_factory.mktemp("data") / "prepared")
+
+
+def _start(config: Config, resume: bool = False) -> Job:
+    job = make_job(config, RunDirectory(config.run_dir))
+    RunDirectory.open(config, job.manifest.fingerprint, resume)
+    return job
+
+
+def _losses(job: Job) -> np.ndarray:
+    return pd.read_parquet(job.run.metrics)["loss"].to_numpy()
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_the_exported_model_has_the_logits_of_the_one_that_was_trained(
+    folder: Path, tmp_path: Path, stage: int
+) -> None:
+    config = tiny_config(tmp_path / "run", folder, model=MODEL, deepspeed={"zero_stage": stage})
+    job = _start(config)
+    ids = torch.arange(12).view(2, 6)
+    with process_group_of_one(gpu=False):
+        worker = Worker(job, FolderReporter(job.run, config.keep))
+        for rows in read_steps(job.train, job.order, 0, job.steps):
+            assert worker.step(rows) is None
+        worker.close("finished")
+        worker.engine.eval()
+        with torch.no_grad():
+            trained = worker.engine(ids)
+    exported = load_model(job.run.model)(ids)
+    torch.testing.assert_close(exported, trained, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(exported, initial_model(config, job.shape)(ids), atol=1e-3)
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_run_cut_short_resumes_to_the_same_losses(
+    folder: Path, tmp_path: Path, stage: int
+) -> None:
+    """The frozen weights are in no checkpoint: they are the start's."""
+    sections = {"model": MODEL, "deepspeed": {"zero_stage": stage}}
+    whole = _start(tiny_config(tmp_path / "whole", folder, **sections))
+    run_in_process(whole)
+    config = tiny_config(tmp_path / "cut", folder, **sections, training={"checkpoint_every": 2})
+    job = _start(config)
+
+    def batches(start: int) -> Iterator[StepRows]:
+        for rows in read_steps(job.train, job.order, start, job.steps):
+            if rows.step == 5:
+                raise KeyboardInterrupt
+            yield rows
+
+    with process_group_of_one(gpu=False), pytest.raises(KeyboardInterrupt):
+        train_worker(job, batches, FolderReporter(job.run, config.keep))
+    job = _start(config, resume=True)
+    assert run_in_process(job) == Outcome("finished", 6)
+    np.testing.assert_allclose(_losses(job), _losses(whole), rtol=1e-6)
+    states = job.run.checkpoints.rglob("*.pt")
+    held = max(
+        _numbers(torch.load(path, weights_only=False)["module"])
+        for path in states
+        if "model_states" in path.name
+    )
+    assert held < 0.5 * sum(p.numel() for p in load_model(job.run.model).parameters())
+
+
+def _numbers(state: dict[str, torch.Tensor]) -> int:
+    return sum(tensor.numel() for tensor in state.values())
