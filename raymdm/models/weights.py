@@ -6,7 +6,7 @@ Taking one tensor at a time lets each worker of a sharded run hold no more than 
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -68,8 +68,7 @@ class FolderWeights:
 
     def __init__(self, folder: Path, shape: ModelShape, layout: Layout, stored_rows: int) -> None:
         self.folder, self.shape, self.layout = folder, shape, layout
-        self._files = _open_files(folder)
-        self._place = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118
+        self._place, self._stored = _contents(folder)
         self._sizes = {name: p.shape for name, p in empty_model(shape).named_parameters()}
         problems = self._problems(stored_rows)
         if problems:
@@ -81,7 +80,9 @@ class FolderWeights:
     def tensor(self, name: str) -> Tensor:
         """The weight as stored; rows that the vocabulary gained are the mean of the others."""
         published = self.layout.name(name)
-        stored: Tensor = self._place[published].get_tensor(published)
+        # A file is mapped for as long as a tensor of it is used, not for as long as this lives.
+        with safe_open(self._place[published], framework="pt") as file:
+            stored: Tensor = file.get_tensor(published)
         missing = self._sizes[name][0] - len(stored)
         if not missing:
             return stored
@@ -96,8 +97,7 @@ class FolderWeights:
                 wanted[name] = (stored_rows, self.shape.hidden_size)
         ignored = set() if "head.weight" in self._sizes else {self.layout.name("head.weight")}
         problems = [f"missing {name}" for name in wanted if name not in self._place]
-        for name, file in self._place.items():
-            found = tuple(file.get_slice(name).get_shape())
+        for name, found in self._stored.items():
             if name not in wanted:
                 # Rotation frequencies are computed; older files hold them all the same.
                 if name not in ignored and not name.endswith("rotary_emb.inv_freq"):
@@ -124,17 +124,22 @@ def assemble(weights: Weights, dtype: torch.dtype = torch.float32) -> Backbone:
     return model
 
 
-def _open_files(folder: Path) -> list[Any]:
+def _contents(folder: Path) -> tuple[dict[str, Path], dict[str, tuple[int, ...]]]:
+    """Of every stored tensor its file and its size; no weights are read."""
     paths = sorted(folder.glob("model*.safetensors"))
     if not paths:
         raise CheckpointError(f"{folder}: no model*.safetensors (pickled weights are not loaded)")
-    files = []
+    place: dict[str, Path] = {}
+    sizes: dict[str, tuple[int, ...]] = {}
     for path in paths:
         try:
-            files.append(safe_open(path, framework="pt"))
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - the file is no mapping
+                    place[name] = path
+                    sizes[name] = tuple(file.get_slice(name).get_shape())
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-    return files
+    return place, sizes
 
 
 def state_of(model: nn.Module) -> Mapping[str, Tensor]:

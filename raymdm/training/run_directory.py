@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from raymdm.config import Config, dump_yaml
-from raymdm.config.loading import fingerprint
+from raymdm.config.loading import fingerprint, validate
 from raymdm.config.training import Keep
 from raymdm.errors import CheckpointError
 
@@ -50,7 +50,7 @@ _TRAINING_NOT_IDENTITY = frozenset(
         "threads_per_worker",
     ]
 )
-_PACKAGES = ("raymdm", "ray", "deepspeed", "torch", "transformers", "numpy", "pyarrow")
+_PACKAGES = ("raymdm", "ray", "deepspeed", "torch", "transformers", "peft", "numpy", "pyarrow")
 
 
 class RunDirectory:
@@ -149,7 +149,9 @@ class RunDirectory:
 
     def check_same(self, config: Config) -> None:
         """Raises CheckpointError, naming a key, where the directory is another run's."""
-        here, there = identity(config.model_dump()), identity(self.read_config())
+        here = identity(config.model_dump())
+        # Keys that came since the run began have the default they had without being there.
+        there = identity(validate(self.read_config(), str(self.config)).model_dump())
         if fingerprint(here) != fingerprint(there):
             key, was, now = _first_difference(there, here)
             raise CheckpointError(

@@ -201,3 +201,15 @@ def test_broken_manifest(tmp_path: Path, text: str, message: str) -> None:
         read_manifest(tmp_path)
     with pytest.raises(DataError, match="raymdm prepare"):
         read_manifest(tmp_path / "none")
+
+
+def test_a_tokenizer_with_code_of_its_own_is_refused_and_the_flag_named(tmp_path: Path):
+    train_bpe(["a b c"], 259, "<|m|>").save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    own = {
+        "auto_map": {"AutoTokenizer": ["strange.StrangeTokenizer", None]},
+        "tokenizer_class": "StrangeTokenizer",
+    }
+    path.write_text(json.dumps(json.loads(path.read_text()) | own))
+    with pytest.raises(ConfigurationError, match=r"prepare\.trust_remote_code: true"):
+        load_tokenizer(tmp_path)
