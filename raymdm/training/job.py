@@ -18,7 +18,7 @@ from raymdm.models import ModelShape
 from raymdm.training.engine import deepspeed_config
 from raymdm.training.run_directory import RunDirectory
 from raymdm.training.schedule import total_steps
-from raymdm.training.starting import model_shape
+from raymdm.training.starting import check_start, model_shape
 
 State = Literal["finished", "diverged"]
 
@@ -56,6 +56,7 @@ def make_job(config: Config, run: RunDirectory) -> Job:
     folder = Path(config.data.folder).absolute()
     manifest = read_manifest(folder)
     shape = model_shape(config, manifest)
+    check_start(config, shape)
     train = index_rows(folder / "train.jsonl", manifest.vocabulary_size)
     if len(train) != manifest.splits["train"].rows:
         raise DataError(

@@ -118,14 +118,22 @@ def ready_to_train(model: Backbone, config: Config) -> Backbone:
     if config.model.lora.rank is not None:
         add_adapters(model, config.model.lora, config.seed)
     if training.compile:
-        check_compiler(config)
         for block in model.blocks:
             block.compile()
     return model
 
 
-def check_compiler(config: Config) -> None:
-    """Raises ConfigurationError where blocks cannot be compiled for want of a C++ compiler."""
+def check_start(config: Config, shape: ModelShape) -> None:
+    """Find what would otherwise fail in a worker; reads no weights, only their names and sizes.
+
+    Raises:
+        CheckpointError: tensors of the starting model are missing, left over or of another size.
+        ConfigurationError: blocks cannot be compiled for want of a C++ compiler.
+    """
+    if config.model.init_from is not None:
+        initial_weights(config, shape)
+    if not config.training.compile:
+        return
     compiler = os.environ.get("CXX", "g++")
     if not config.cluster.gpus_per_worker and shutil.which(compiler) is None:
         raise ConfigurationError(

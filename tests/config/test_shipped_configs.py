@@ -100,6 +100,18 @@ def test_shipped_files_compose(estimator: str):
             assert getattr(config, key).model_dump(include=set(given)).keys() == given.keys()
 
 
+@pytest.mark.parametrize("model", shipped("finetune"))
+@pytest.mark.parametrize("memory", shipped("memory"))
+def test_the_published_models_are_fine_tuned_as_in_the_paper(model: str, memory: str):
+    """Whatever task it is laid over, and in whatever way the memory is fitted."""
+    for task in shipped("tasks"):
+        config = merged("base", task, model, memory)
+        training = config.training
+        assert (training.learning_rate, training.schedule, training.epochs) == (5e-5, "linear", 5)
+        assert (training.batch_size, config.prepare.max_length) == (32, 4096)
+        assert config.prepare.tokenizer == config.model.init_from
+
+
 @pytest.mark.parametrize("second", shipped("estimators"))
 def test_a_later_estimator_replaces_an_earlier_one_in_all_that_is_read(second: str):
     """An arm names one preset over another: of the first, only what nobody reads may remain."""

@@ -13,9 +13,11 @@ from raymdm.data.manifest import Manifest, read_manifest
 from raymdm.errors import CheckpointError, ConfigurationError
 from raymdm.models import build_model, save_model
 from raymdm.models.initial import shape_from_config
+from raymdm.training import RunDirectory
 from raymdm.training.engine import full_state, process_group_of_one, start_engine
+from raymdm.training.job import make_job
 from raymdm.training.starting import (
-    check_compiler,
+    check_start,
     initial_model,
     model_shape,
     sharded_model,
@@ -134,12 +136,21 @@ def test_a_model_is_trained_in_the_runs_precision(folder: Path, tmp_path: Path, 
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
-def test_compiling_without_a_compiler_is_refused(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_compiling_without_a_compiler_is_refused_before_the_run(
+    folder: Path, tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("CXX", "no-such-compiler")
+    config = tiny_config(tmp_path / "run", folder, training={"compile": True})
     with pytest.raises(ConfigurationError, match="no-such-compiler"):
-        check_compiler(tiny_config(tmp_path / "run", folder, training={"compile": True}))
+        check_start(config, model_shape(config, manifest))
+
+
+def test_tensors_that_do_not_fit_are_named_before_the_run(folder: Path, tmp_path: Path):
+    config = start(folder, tmp_path)
+    path = tmp_path / "start" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_layers": 2}))
+    with pytest.raises(CheckpointError, match=r"missing model\.transformer\.blocks\.1\."):
+        make_job(config, RunDirectory(config.run_dir))
 
 
 def test_a_starting_model_without_a_mask_token_key_is_named(
