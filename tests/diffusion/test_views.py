@@ -179,3 +179,15 @@ def test_marks_are_sliced_with_their_rows():
     assert part.syntax is not None
     assert (part.delimiters == marks[1:, :5]).all()
     assert (part.syntax == ~marks[1:, :5]).all()
+
+
+def test_rows_may_be_taken_in_any_order():
+    rows = make_rows(PAIRS, [5, 6, 7])
+    part = replace(rows, syntax=~rows.eligible).take([2, 0])
+    whole = make_rows([PAIRS[2], PAIRS[0]], [7, 5])
+    assert part.samples == whole.samples
+    for name in ("input_ids", "attention_mask", "eligible"):
+        torch.testing.assert_close(getattr(part, name), getattr(whole, name))
+    assert part.syntax is not None
+    assert (part.syntax == ~whole.eligible).all()
+    assert part.delimiters is None
