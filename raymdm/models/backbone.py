@@ -79,29 +79,33 @@ class Attention(nn.Module):
 
         Args:
             x: what attends.
-            rotation: from `rotary`.
+            rotation: from `rotary`, for every position of a row or every packed token.
             keys: bool[B, 1, 1 or L, L], the positions that each query sees; None for all, or in a
                 causal model for itself and all before it.
-            packed: how x is packed; None where it is not.
+            packed: how x is packed; None where it is not. Then `keys` has no say: a document is
+                all there is to see.
         """
-        query, key, value = self.query(x), self.key(x), self.value(x)
+        query, key, value = (self._heads(of(x)) for of in (self.query, self.key, self.value))
+        query = rotate(self.query_norm(query), rotation)
+        key = rotate(self.key_norm(key), rotation)
         if packed is not None:
-            query, key, value = packed.spread(query), packed.spread(key), packed.spread(value)
-        query, key, value = self._heads(query), self._heads(key), self._heads(value)
-        mixed = functional.scaled_dot_product_attention(
-            rotate(self.query_norm(query), rotation),
-            rotate(self.key_norm(key), rotation),
-            value,
-            attn_mask=keys,
-            is_causal=self.causal and keys is None,
-            enable_gqa=self.grouped,
-        )
-        mixed = mixed.transpose(1, 2).flatten(2)
-        return self.output(mixed if packed is None else packed.pack(mixed))
+            mixed = packed.attention(
+                query, key, value, is_causal=self.causal, enable_gqa=self.grouped
+            )
+        else:
+            mixed = functional.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=keys,
+                is_causal=self.causal and keys is None,
+                enable_gqa=self.grouped,
+            )
+        return self.output(mixed.transpose(-3, -2).flatten(-2))
 
     def _heads(self, x: Tensor) -> Tensor:
-        """[B, L, H · head width] -> [B, H, L, head width]."""
-        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        """[..., L, H · head width] -> [..., H, L, head width]."""
+        return x.unflatten(-1, (-1, self.head_width)).transpose(-3, -2)
 
 
 class Block(nn.Module):
@@ -164,7 +168,8 @@ class Backbone(nn.Module):
             keys = attention_mask.bool()[:, None, None, :]
         packed = packed_rows(attention_mask) if self.execution.packed else None
         x = self.embedding(input_ids if packed is None else packed.pack(input_ids))
-        rotation = rotary(input_ids.shape[1], self.shape, x)
+        cos, sin = rotary(input_ids.shape[1], self.shape, x)
+        rotation = (cos, sin) if packed is None else (packed.along(cos), packed.along(sin))
         recompute = self.execution.recompute and torch.is_grad_enabled()
         for block in self.blocks:
             if recompute:

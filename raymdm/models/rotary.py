@@ -34,7 +34,7 @@ def scaled(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary position embedding of x[B, H, L, head width], computed wide, back in x's dtype."""
+    """Rotary position embedding of x[..., L, head width], computed wide, back in x's dtype."""
     cos, sin = rotation
     wide = x.to(cos.dtype)
     first, second = wide.chunk(2, dim=-1)
