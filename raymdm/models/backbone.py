@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from raymdm.models.head import Head
-from raymdm.models.packing import PackedRows, packed_rows
+from raymdm.models.packing import PackedRows
 from raymdm.models.rotary import rotary, rotate, widened
 from raymdm.models.shape import ModelShape
 
@@ -161,12 +161,16 @@ class Backbone(nn.Module):
             input_ids: int64[B, L].
             attention_mask: bool (or 0/1) [B, L], true at real tokens; None if nothing is padded.
         """
-        keys = None
+        if attention_mask is not None:
+            # Nothing to hide where nothing is padded: the fast attention kernels take no mask.
+            attention_mask = None if attention_mask.all() else attention_mask.bool()
+        keys, packed = None, None
         if self.shape.causal:
             input_ids, keys = shifted(input_ids, attention_mask, self.shape.eos_token_id)
-        elif attention_mask is not None and not attention_mask.all():
-            keys = attention_mask.bool()[:, None, None, :]
-        packed = packed_rows(attention_mask) if self.execution.packed else None
+        elif attention_mask is not None:
+            keys = attention_mask[:, None, None, :]
+        if self.execution.packed and attention_mask is not None:
+            packed = PackedRows(attention_mask)
         x = self.embedding(input_ids if packed is None else packed.pack(input_ids))
         cos, sin = rotary(input_ids.shape[1], self.shape, x)
         rotation = (cos, sin) if packed is None else (packed.along(cos), packed.along(sin))
@@ -205,7 +209,7 @@ def shifted(
 
     Args:
         input_ids: int64[B, L].
-        attention_mask: bool (or 0/1) [B, L], true at real tokens; None if nothing is padded.
+        attention_mask: bool[B, L], true at real tokens; None if nothing is padded.
         begin: the token id that stands for the beginning of a text.
 
     Returns:
@@ -215,7 +219,7 @@ def shifted(
     before = functional.pad(input_ids[:, :-1], (1, 0), value=begin)
     if attention_mask is None:
         return before, None
-    real = attention_mask.bool()
+    real = attention_mask
     follows = functional.pad(real[:, :-1], (1, 0))
     read = before.where(follows, begin)
     if not (real & ~follows)[:, 1:].any():
@@ -235,6 +239,5 @@ def previous(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
     before = torch.cat([hidden[:, :1], hidden[:, :-1]], dim=1)
     if attention_mask is None:
         return before
-    real = attention_mask.bool()
-    first = real & ~functional.pad(real[:, :-1], (1, 0))
+    first = attention_mask & ~functional.pad(attention_mask[:, :-1], (1, 0))
     return torch.where(first[..., None], hidden, before)

@@ -58,10 +58,3 @@ def _uncompiled() -> Callable[..., Tensor]:
     Made when it is needed, since it imports torch's compiler.
     """
     return torch.compiler.disable(_attend)
-
-
-def packed_rows(attention_mask: Tensor | None) -> PackedRows | None:
-    """The packing of a batch; None where nothing is padded."""
-    if attention_mask is None or bool(torch.all(attention_mask)):
-        return None
-    return PackedRows(attention_mask.bool())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from raymdm.models import Backbone, Execution, ModelShape, build_model
-from raymdm.models.packing import PackedRows, packed_rows
+from raymdm.models.packing import PackedRows
 
 REAL = torch.tensor([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]).bool()
 KINDS = {
@@ -68,10 +68,14 @@ def test_packing_and_spreading_are_inverse():
     assert torch.equal(spread[0, :4], stream[:4])
 
 
-def test_rows_without_padding_are_not_packed():
-    assert packed_rows(None) is None
-    assert packed_rows(torch.ones(2, 3)) is None
-    assert packed_rows(REAL) is not None
+def test_rows_without_padding_stay_rows(ids: torch.Tensor):
+    model = model_of("plain")
+    model.execution = Execution(packed=True)
+    seen = []
+    model.blocks[0].gate.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    model(ids)
+    model(ids, torch.ones_like(REAL))
+    assert seen == [(3, 6, 16), (3, 6, 16)]
 
 
 @pytest.mark.parametrize("packed", [False, True])
