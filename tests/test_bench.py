@@ -9,11 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from raymdm import cli
-from raymdm.benchmarks import measure_sweep, measure_training
-from raymdm.benchmarks import training as training_bench
+from raymdm.benchmarks.alternation import TOLERANCE, alternate
 from raymdm.benchmarks.bare_loop import BareLoop, Batch
-from raymdm.benchmarks.sweep import TrialTimes, split_by_process, training_seconds
-from raymdm.benchmarks.training import Plan
+from raymdm.benchmarks.sweep import TrialTimes, measure_sweep, split_by_process, training_seconds
+from raymdm.benchmarks.train import Plan, measure_training
 from raymdm.config import Config
 from raymdm.config.loading import validate
 from raymdm.errors import RunError
@@ -49,7 +48,7 @@ IMPORTANCE = {
 def test_both_loops_train_the_same_model(tmp_path: Path, estimator: dict[str, object]) -> None:
     """Over several steps: weights, optimiser, clipping and learning rate agree too."""
     figures = measure_training(_config(**estimator), tmp_path, TINY)
-    assert figures.loss_difference < training_bench.TOLERANCE
+    assert figures.loss_difference < TOLERANCE["fp32"]
     assert figures.steps == 6
     assert figures.quartiles[0] <= figures.ratio <= figures.quartiles[1]
     assert figures.ours > 0
@@ -74,11 +73,11 @@ def test_loops_take_turns_at_going_first() -> None:
         calls.append(name)
         return float(len(calls))
 
-    plan = Plan(blocks=2, steps=2, warm_up=1)
-    losses, seconds = training_bench.alternate(plan, lambda: loop("o"), lambda: loop("b"))
-    assert "".join(calls) == "ob" + "oobb" + "bboo"
-    assert losses.shape == (2, 5)
-    assert seconds.shape == (2, 2)
+    sides = [lambda: loop("o"), lambda: loop("b"), lambda: loop("c")]
+    losses, seconds = alternate(sides, blocks=2, steps=2, warm_up=1)
+    assert "".join(calls) == "obc" + "oobbcc" + "bbccoo"
+    assert losses.tolist() == [[1, 4, 5, 14, 15], [2, 6, 7, 10, 11], [3, 8, 9, 12, 13]]
+    assert seconds.shape == (3, 2)
 
 
 def test_the_verb_prints_a_ratio_and_writes_json(tmp_path: Path) -> None:

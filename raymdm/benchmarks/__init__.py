@@ -1,18 +1,14 @@
 """What raymdm itself costs, as ratios and differences measured side by side in one run.
 
-Doors: `measure_training` (our worker loop against a bare PyTorch loop), `measure_sweep` (seconds of
-a trial that are not training steps), `measure_estimators` (variance of every estimator on trained
-tiny models). The verb is `raymdm bench`.
+Each measurement is a module with the name that `raymdm bench NAME` has for it: its figures, their
+tables, how they are measured, and `bench` (`Request` -> `Report`), which the verb calls. Nothing is
+imported here, so that `head`, `packing` and `step` run where neither Ray nor DeepSpeed is
+installed.
+
+Doors: `train.measure_training` (our worker loop against a bare PyTorch loop), `sweep.measure_sweep`
+(seconds of a trial that are not training steps), `estimators.measure_estimators` (variance of every
+estimator on trained tiny models), `head.measure_head` (ways to compute the output layer and its
+loss), `packing.measure_packing` (padded rows against packed ones), `step.measure_step` (a whole
+step against the best matrix product); without a verb, `loading.measure_loading` (memory of
+loading).
 """
-
-from raymdm.benchmarks.estimators import measure_estimators
-from raymdm.benchmarks.sweep import SweepFigures, measure_sweep
-from raymdm.benchmarks.training import TrainingFigures, measure_training
-
-__all__ = [
-    "SweepFigures",
-    "TrainingFigures",
-    "measure_estimators",
-    "measure_sweep",
-    "measure_training",
-]

@@ -4,6 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
+from raymdm.benchmarks.request import Report, Request
 from raymdm.cluster import start_ray
 from raymdm.config import Config, merge_overlay
 from raymdm.config.loading import validate
@@ -14,8 +18,20 @@ from raymdm.training import RunDirectory
 from raymdm.training.job import make_job
 from raymdm.training.launch import run_in_process
 from raymdm.variance import measured
-from raymdm.variances.figures import Figures
+from raymdm.variances.figures import Figure, Figures, Measured
 
+_BASE: dict[str, Any] = {
+    "model": {"hidden_size": 64, "layers": 2, "heads": 4},
+    "training": {
+        "batch_size": 16,
+        "steps": 1500,
+        "learning_rate": 2e-3,
+        "warmup_steps": 50,
+        "validation_rows": 64,
+    },
+    "variance": {"rows": 48, "batches": 256},
+    "cluster": {"address": "local"},
+}
 # Lists of two-digit numbers to sort, byte by byte: `[42.0, 17.0]` has 6 tokens a number.
 _SORTING: dict[str, Any] = {
     "task": {
@@ -62,6 +78,59 @@ def _sorting(numbers: int) -> dict[str, Any]:
 
 DATA: dict[str, dict[str, Any]] = {"5": _SUMS, "20": _sorting(3), "80": _sorting(13)}
 """Generated tasks by their response length in tokens, about: sums, and lists to be sorted."""
+
+
+def bench(request: Request) -> Report:
+    """Figures of the generated tasks, or of the prepared data that was named."""
+    place = {"run_dir": f"{request.folder}/run", "data": {"folder": f"{request.folder}/data"}}
+    found = measure_estimators(
+        request.settings({**_BASE, **place}),
+        request.folder,
+        Console(stderr=True).print,
+        verbose=request.verbose,
+    )
+    return Report(
+        [table(title, figures) for title, figures in found.items()],
+        {title: figures.model_dump() for title, figures in found.items()},
+    )
+
+
+def table(title: str, figures: Figures) -> Table:
+    """Every estimator against Standard on one data set."""
+    made = Table(
+        title=f"{title}: {figures.response_tokens:.1f} response tokens, {figures.batch_size} rows",
+        caption="N × variance of a batch, relative to Standard; 95% intervals; * another objective",
+    )
+    for column in (
+        "estimator",
+        "loss/step",
+        "gradient/step",
+        "gradient/forward",
+        "gradient over optimum",
+    ):
+        made.add_column(column, justify="left" if column == "estimator" else "right")
+    best = min(
+        (row for row in figures.estimators if row.same_objective),
+        key=lambda row: row.gradient.forward.value,
+    )
+    for row in figures.estimators:
+        made.add_row(*_cells(row), style="bold" if row is best else None)
+    return made
+
+
+def _cells(row: Measured) -> list[str]:
+    optimum = row.gradient.of_optimum
+    return [
+        row.name if row.same_objective else f"{row.name} *",
+        _interval(row.loss.step),
+        _interval(row.gradient.step),
+        _interval(row.gradient.forward),
+        "–" if optimum is None else f"{_interval(optimum)} {row.limit}",
+    ]
+
+
+def _interval(figure: Figure) -> str:
+    return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
 
 
 def measure_estimators(

@@ -9,37 +9,36 @@ from raymdm.data.schema import row_line
 
 
 def write_random_rows(
-    folder: Path, *, rows: int, length: int, prompt_length: int, vocabulary_size: int
+    folder: Path, *, lengths: np.ndarray, prompt_lengths: np.ndarray, vocabulary_size: int
 ) -> Path:
-    """A prepared folder of training rows only, each of 7/8 `length` to `length` tokens.
+    """A prepared folder of training rows only, of int64[N] tokens, the first of them the prompt.
 
     The three last ids are mask, EOS and padding. There is no tokenizer: nothing is decoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     mask, eos, pad = range(vocabulary_size - 3, vocabulary_size)
-    lengths = random.integers(length - length // 8, length + 1, rows)
     with open(folder / "train.jsonl", "wb") as file:
-        for number, tokens in enumerate(lengths):
+        for number, (tokens, prompt) in enumerate(zip(lengths, prompt_lengths, strict=True)):
             ids = random.integers(0, mask, tokens - 1).tolist()
-            file.write(row_line([*ids, eos], prompt_length, f"row-{number}", None))
+            file.write(row_line([*ids, eos], int(prompt), f"row-{number}", None))
     split = SplitManifest(
         file="train.jsonl",
-        rows=rows,
+        rows=len(lengths),
         dropped_too_long=0,
         duplicates_dropped=0,
         wrong_by_own_scorer=0,
         tokens=int(lengths.sum()),
         median_row=int(np.median(lengths)),
         longest_row=int(lengths.max()),
-        longest_response=int(lengths.max()) - prompt_length,
+        longest_response=int((lengths - prompt_lengths).max()),
         sha256="",
     )
     write_manifest(
         folder,
         Manifest(
             format=FORMAT,
-            fingerprint=f"random rows {rows} {length} {prompt_length} {vocabulary_size}",
+            fingerprint=f"random rows {len(lengths)} {lengths.sum()} {vocabulary_size}",
             task={},
             prepare={},
             sources={},
@@ -50,7 +49,7 @@ def write_random_rows(
             mask_token_id=mask,
             eos_token_id=eos,
             pad_token_id=pad,
-            max_length=length,
+            max_length=int(lengths.max()),
             splits={"train": split},
         ),
     )

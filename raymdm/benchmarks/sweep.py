@@ -1,19 +1,31 @@
 """Seconds of a sweep's trial that are not training steps, measured on a real sweep."""
 
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.table import Table
 
+from raymdm.benchmarks.request import Report, Request
 from raymdm.cluster import start_ray
-from raymdm.config import Config
+from raymdm.config import Config, read_config
 from raymdm.errors import RunError
 from raymdm.prepare import prepare
 from raymdm.sweeps import Trial, make_design, run_sweep
 from raymdm.sweeps.driver import check_fits, choose_path
 from raymdm.training import RunDirectory
 from raymdm.training.run_directory import read_json
+
+# One arm is enough: every trial costs the same.
+_BASE: dict[str, Any] = {
+    "model": {"hidden_size": 64, "layers": 2, "heads": 4},
+    "training": {"batch_size": 64, "steps": 400},
+    "sweep": {"arms": {"standard": {}}, "seeds": [0, 1, 2, 3, 4, 5]},
+    "cluster": {"address": "local"},
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,37 @@ class SweepFigures:
     evaluation: float
     first: float
     later: float
+
+
+def bench(request: Request) -> Report:
+    """Figures of six trials, or of the sweep that was asked for."""
+    place = {
+        "run_dir": f"{request.folder}/sweep",
+        "data": {"folder": f"{request.folder}/data"},
+    }
+    config = request.settings({**read_config(["tasks/addition"]), **_BASE, **place})
+    figures = measure_sweep(config, verbose=request.verbose)
+    # Not every sweep has a later trial, and JSON no NaN.
+    later = None if math.isnan(figures.later) else figures.later
+    return Report([table(figures)], {**asdict(figures), "later": later})
+
+
+def table(figures: SweepFigures) -> Table:
+    """Where a trial's seconds went."""
+    made = Table(
+        title=f"{figures.trials} trials, path {figures.path}",
+        caption=f"{figures.wall:.0f} s in all, {figures.concurrency} at a time",
+    )
+    made.add_column("seconds per trial")
+    made.add_column("mean or median", justify="right")
+    made.add_row("training steps", f"{figures.training:.1f}")
+    made.add_row("everything else", f"[bold]{figures.overhead:.1f}[/bold]")
+    made.add_row("  of it evaluation", f"{figures.evaluation:.1f}")
+    made.add_row("  a process's first trial", f"{figures.first:.1f}")
+    if not math.isnan(figures.later):
+        made.add_row("  its later trials", f"{figures.later:.1f}")
+    made.add_row("starting Ray, once per sweep", f"{figures.ray_start:.1f}")
+    return made
 
 
 def measure_sweep(config: Config, *, verbose: bool = False) -> SweepFigures:

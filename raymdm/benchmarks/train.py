@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from rich.table import Table
 
+from raymdm.benchmarks.alternation import TOLERANCE, alternate, check_same_work, ratio
 from raymdm.benchmarks.bare_loop import BareLoop, draw_batches
+from raymdm.benchmarks.device import wait_for_device
+from raymdm.benchmarks.request import Report, Request
 from raymdm.benchmarks.rows import write_random_rows
-from raymdm.config import Config
+from raymdm.config import Config, read_config
 from raymdm.data.stream import read_steps
 from raymdm.errors import RunError
 from raymdm.training import RunDirectory
@@ -20,8 +23,9 @@ from raymdm.training.engine import process_group_of_one
 from raymdm.training.job import Job, make_job
 from raymdm.training.worker import Worker
 
-# What both loops must agree to, step by step, before their speeds are compared.
-TOLERANCE = 1e-4
+_BASE: dict[str, Any] = {
+    "training": {"batch_size": 16, "learning_rate": 1e-3, "schedule": "constant"},
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,31 @@ class TrainingFigures:
     drawing: float
 
 
+def bench(request: Request) -> Report:
+    """Figures of the default model, or of the one that was asked for."""
+    config = request.settings({**read_config(["models/5m"]), **_BASE})
+    plan = Plan(blocks=request.blocks or Plan.blocks)
+    figures = measure_training(config, request.folder, plan)
+    return Report([table(figures)], asdict(figures))
+
+
+def table(figures: TrainingFigures) -> Table:
+    """Both loops and their ratio."""
+    low, high = figures.quartiles
+    made = Table(
+        title=f"{figures.parameters / 1e6:.1f}M parameters, {figures.steps} steps of each loop",
+        caption=f"same losses up to {figures.loss_difference:.0e} (relative)",
+    )
+    made.add_column("loop")
+    made.add_column("tokens/s", justify="right")
+    made.add_column("ratio (quartiles)", justify="right")
+    made.add_row("bare PyTorch", f"{figures.bare:,.0f}", "1")
+    shown = f"{figures.ratio:.3f} ({low:.3f} to {high:.3f})"
+    made.add_row("raymdm worker", f"{figures.ours:,.0f}", shown)
+    made.add_row("  of it drawing t and masks", "", f"{figures.drawing:.2%} of a step")
+    return made
+
+
 def measure_training(config: Config, folder: Path, plan: Plan) -> TrainingFigures:
     """Run both loops over the same random rows; one worker, in this process.
 
@@ -86,39 +115,36 @@ def measure_training(config: Config, folder: Path, plan: Plan) -> TrainingFigure
         bare = BareLoop(job, worker.device)
         tokens = [batch.tokens for batch in batches]
         losses, seconds = alternate(
-            plan, _our_step(job, worker), lambda: bare.step(batches[bare.done])
+            (_our_step(job, worker), lambda: bare.step(batches[bare.done])),
+            blocks=plan.blocks,
+            steps=plan.steps,
+            warm_up=plan.warm_up,
         )
     drawing = _drawing_seconds(job, worker, plan.blocks)
     difference = float(np.max(np.abs(losses[0] / losses[1] - 1)))
-    if not difference <= TOLERANCE:
-        raise RunError(
-            f"the two loops' losses differ by up to {difference:.1e} (relative; allowed "
-            f"{TOLERANCE:.0e}), so they do not do the same work and no ratio is given; training in "
-            "bf16 or with overrides of DeepSpeed is not comparable"
-        )
+    hint = "training in bf16 or with overrides of DeepSpeed is not comparable"
+    check_same_work(difference, TOLERANCE["fp32"], "the two loops' losses", hint)
     per_block = np.array(tokens[plan.warm_up :]).reshape(plan.blocks, plan.steps).sum(1)
     speeds = per_block / seconds
-    ratios = speeds[0] / speeds[1]
-    low, high = np.quantile(ratios, [0.25, 0.75])
+    found = ratio(speeds[0], speeds[1])
     return TrainingFigures(
         parameters=sum(p.numel() for p in bare.parameters),
         steps=plan.blocks * plan.steps,
         ours=float(np.median(speeds[0])),
         bare=float(np.median(speeds[1])),
-        ratio=float(np.median(ratios)),
-        quartiles=(float(low), float(high)),
+        ratio=found.median,
+        quartiles=(found.low, found.high),
         loss_difference=difference,
         drawing=float(drawing / np.median(seconds[0] / plan.steps)),
     )
 
 
 def _fitted(config: Config, folder: Path, plan: Plan) -> Config:
-    rows = max(512, 2 * config.training.batch_size)
+    rows, length = max(512, 2 * config.training.batch_size), plan.length
     data = write_random_rows(
         folder / "data",
-        rows=rows,
-        length=plan.length,
-        prompt_length=plan.prompt_length,
+        lengths=np.random.default_rng(0).integers(length - length // 8, length + 1, rows),
+        prompt_lengths=np.full(rows, plan.prompt_length),
         vocabulary_size=plan.vocabulary_size,
     )
     return config.model_copy(
@@ -154,35 +180,11 @@ def _drawing_seconds(job: Job, worker: Worker, steps: int) -> float:
     seconds = []
     for rows in read_steps(job.train, job.order, 0, min(steps, job.steps)):
         batch = worker.collate(rows).to(worker.device)
-        _wait_for_device()
+        wait_for_device()
         started = time.perf_counter()
         t = estimator.draw_time(config.seed, rows.step, config.training.batch_size)
         estimator.weights(batch, t)
         estimator.views(batch, t, estimator.draw_noise(config.seed, rows.epoch, batch))
-        _wait_for_device()
+        wait_for_device()
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds))
-
-
-def alternate(plan: Plan, ours: Callable[[], float], bare: Callable[[], float]) -> Any:
-    """losses[2, total] and seconds[2, blocks] of the two loops.
-
-    Blocks alternate, and so does which loop begins, so that a machine that slows down or is shared
-    slows both.
-    """
-    steps = (ours, bare)
-    losses: list[list[float]] = [[step() for _ in range(plan.warm_up)] for step in steps]
-    seconds = np.empty((2, plan.blocks))
-    for block in range(plan.blocks):
-        for loop in (0, 1) if block % 2 == 0 else (1, 0):
-            _wait_for_device()
-            started = time.perf_counter()
-            losses[loop] += [steps[loop]() for _ in range(plan.steps)]
-            _wait_for_device()
-            seconds[loop, block] = time.perf_counter() - started
-    return np.array(losses), seconds
-
-
-def _wait_for_device() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
