@@ -6,6 +6,7 @@ raymdm bench estimators
 raymdm bench head
 raymdm bench packing --set data.folder=data/gsm8k
 raymdm bench step
+raymdm bench loading
 """
 
 import importlib
@@ -31,6 +32,7 @@ class Name(str, Enum):
     head = "head"
     packing = "packing"
     step = "step"
+    loading = "loading"
 
 
 @reports_errors
@@ -79,6 +81,9 @@ def main(
     `step`: tokens per second of a whole training step and the share of the machine's best matrix
     product that it reaches (MFU), compiled or not, with and without activation checkpointing. On a
     GPU a LLaDA of 1.3B parameters in bf16; without one a tiny model, only to show that it runs.
+
+    `loading`: memory that two workers hold while they load a checkpoint of 0.27B parameters under
+    ZeRO 3, against one copy of it; another size by `--set model.…`; about a minute.
 
     `head`, `packing` and `step` use a GPU where there is one, and need neither Ray nor DeepSpeed.
 

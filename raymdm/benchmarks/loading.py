@@ -11,19 +11,24 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed
 import torch.multiprocessing
+from rich.table import Table
 
+from raymdm.benchmarks.request import Report, Request
 from raymdm.config import Config
-from raymdm.models import ModelShape, build_model, load_shape, save_model
+from raymdm.models import ModelShape, SpecialTokens, build_model, load_shape, save_model
+from raymdm.models.initial import shape_from_config
 from raymdm.training.engine import import_deepspeed
 from raymdm.training.starting import sharded_model
 
 _INTERVAL = 0.02
+_VOCABULARY = 32000
+_SIZES = {"hidden_size": 1024, "layers": 16, "heads": 16, "intermediate_size": 2816}
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,31 @@ class LoadingFigures:
     copy: int
     peak: int
     allowed: int
+
+
+def bench(request: Request) -> Report:
+    """Figures of a model of 0.27B parameters, or of the sizes that were set."""
+    config = request.settings({"model": _SIZES})
+    tokens = SpecialTokens(mask_token_id=2, eos_token_id=1, pad_token_id=0)
+    shape = shape_from_config(config.model, vocabulary_size=_VOCABULARY, tokens=tokens)
+    figures = measure_loading(request.folder, shape)
+    return Report([table(figures)], asdict(figures))
+
+
+def table(figures: LoadingFigures) -> Table:
+    """The peak beside what a copy and the shares take."""
+    copy = figures.copy
+    made = Table(title=f"{figures.workers} workers load {copy / 2**30:.2f} GiB under ZeRO 3")
+    made.add_column("resident memory")
+    made.add_column("GiB", justify="right")
+    made.add_column("copies", justify="right")
+    for name, held in (
+        ("one copy", copy),
+        ("all workers, at the peak", figures.peak),
+        ("1.3 copies and all shares", figures.allowed),
+    ):
+        made.add_row(name, f"{held / 2**30:.2f}", f"{held / copy:.2f}")
+    return made
 
 
 def measure_loading(folder: Path, shape: ModelShape, workers: int = 2) -> LoadingFigures:
