@@ -2,7 +2,7 @@
 
 Four ways to the same loss and the same gradients of hidden states and weight: cross-entropies at
 all positions (those not predicted count zero); logits of all positions, then the predicted ones
-(index after the head); the predicted positions' hidden states first, then the head (gathered before
+(index after the head); the predicted positions' hidden states first, then the head (gather before
 the head), with all their logits at once or in chunks that are computed again in the backward pass.
 """
 
@@ -23,7 +23,7 @@ from raymdm.benchmarks.request import Report, Request
 from raymdm.models.head import Head
 from raymdm.models.rotary import widened
 
-ALL, FULL, GATHERED = "all positions", "all logits, then index", "gathered first"
+ALL, FULL, GATHERED = "all positions", "index after head", "gather before head"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Plan:
     @property
     def ways(self) -> list[str]:
         """Their names, in the order of the table."""
-        return [ALL, FULL, GATHERED, *(f"{GATHERED}, chunks of {size}" for size in self.chunks)]
+        return [ALL, FULL, GATHERED, *(f"  in chunks of {size}" for size in self.chunks)]
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,11 @@ def time_table(figures: HeadFigures) -> Table:
     made = Table(
         title=f"time: {figures.predicted} of {figures.positions} positions predicted, width "
         f"{plan.width}, vocabulary {plan.vocabulary_size:,}, {plan.precision} on {figures.device}",
-        caption=f"forward and backward, medians (quartiles); same loss and gradients up to "
-        f"{figures.difference:.0e} (relative)",
+        caption=f"forward and backward, medians; how many times faster (quartiles); same loss and "
+        f"gradients up to {figures.difference:.0e} (relative)",
     )
     made.add_column("way")
-    for column in ("seconds", f"faster than {ALL}", f"than {FULL}"):
+    for column in ("seconds", f"vs {ALL}", f"vs {FULL}"):
         made.add_column(column, justify="right")
     for way in figures.ways:
         cells = (f"{way.seconds:.3f}", str(way.faster_than_all), str(way.faster_than_full))
@@ -132,11 +132,11 @@ def memory_table(figures: HeadFigures) -> Table:
     """Peak memory of all ways, and how many times smaller than that of the first two."""
     made = Table(
         title="peak memory",
-        caption=f"beyond inputs and weight, the weight's gradient included; each in a fresh "
-        f"process; in bold the fastest chunks ({figures.best.name})",
+        caption="beyond inputs and weight, gradients included, each in a fresh process; how many "
+        f"times smaller; fastest {figures.best.name.strip()}",
     )
     made.add_column("way")
-    for column in ("MB", f"smaller than {ALL}", f"than {FULL}"):
+    for column in ("MB", f"vs {ALL}", f"vs {FULL}"):
         made.add_column(column, justify="right")
     for way in figures.ways:
         ratios = (f"{way.smaller_than_all:.1f}", f"{way.smaller_than_full:.1f}")
