@@ -1,5 +1,6 @@
 """Peak memory of a piece of work, in a process that has done nothing else."""
 
+import mmap
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -38,7 +39,17 @@ def peak_beyond_now(work: Callable[[], object], device: torch.device) -> int:
 
     On a GPU what torch allocated; on a CPU resident memory, where the peak is that of the whole
     process: nothing larger may have been held before.
+
+    Raises:
+        RunError: it took no page of memory that had not been held before.
     """
+    peak = _peak(work, device)
+    if peak <= 0:
+        raise RunError("bench: too little memory is used to be measured; take a larger model")
+    return peak
+
+
+def _peak(work: Callable[[], object], device: torch.device) -> int:
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -46,7 +57,7 @@ def peak_beyond_now(work: Callable[[], object], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     before = _resident("VmRSS")
     work()
-    return _resident("VmHWM") - before
+    return max(mmap.PAGESIZE, _resident("VmHWM") - before)  # what one page holds is not seen
 
 
 def _resident(field: str) -> int:
