@@ -1,6 +1,5 @@
 """Peak memory of a piece of work, in a process that has done nothing else."""
 
-import mmap
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -57,7 +56,7 @@ def _peak(work: Callable[[], object], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     before = _resident("VmRSS")
     work()
-    return max(mmap.PAGESIZE, _resident("VmHWM") - before)  # what one page holds is not seen
+    return _resident("VmHWM") - before
 
 
 def _resident(field: str) -> int:
