@@ -12,8 +12,9 @@ Verdict = Literal["fits", "tight", "too large", "unknown"]
 
 PROCESS = 1 * GIB
 """Taken by Python, its libraries and CUDA's context, about."""
-LOOSE = 0.05
-"""Share that an allocator keeps beyond the tensors in it, about."""
+LOOSE_GPU, LOOSE_HOST = 0.05, 0.3
+"""Share that an allocator keeps beyond the tensors in it, about. glibc's was measured: 0.1 to 0.3
+with tensors of up to 32 MiB, less with larger ones or with MALLOC_MMAP_THRESHOLD_=65536."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,18 @@ class Room:
     Attributes:
         bytes: that a worker may take; None where nobody knows.
         what: in words.
+        loose: share that its allocator needs on top.
     """
 
     bytes: float | None
     what: str
+    loose: float = LOOSE_GPU
 
     def judge(self, needed: float) -> Verdict:
         """`tight` where only what the estimate leaves out does not fit."""
         if self.bytes is None:
             return "unknown"
-        if needed * (1 + LOOSE) + PROCESS <= self.bytes:
+        if needed * (1 + self.loose) + PROCESS <= self.bytes:
             return "fits"
         return "tight" if needed <= self.bytes else "too large"
 
@@ -59,7 +62,7 @@ def find_room(
         return Room(least, gpus[0].name)
     each = -(-workers // nodes)
     sharing = "to itself" if each == 1 else f"shared by {each} workers"
-    return Room(memory / each, f"this machine's {size(memory)}, {sharing}")
+    return Room(memory / each, f"this machine's {size(memory)}, {sharing}", LOOSE_HOST)
 
 
 def sentence(estimate: Estimate, room: Room) -> str:
@@ -69,7 +72,7 @@ def sentence(estimate: Estimate, room: Room) -> str:
     if room.bytes is None:
         return f"Whether it fits is unknown: {what}; {room.what}."
     there = f"{what}, and has {size(room.bytes)} ({room.what})"
-    reserve = f"{size(PROCESS)} for the process and {LOOSE:.0%} for its allocator"
+    reserve = f"{size(PROCESS)} for the process and {room.loose:.0%} for its allocator"
     return {
         "fits": f"It fits: {there}, with {reserve} to spare.",
         "tight": f"It is tight: {there}, less than the {reserve} to spare.",

@@ -83,6 +83,13 @@ def test_workers_share_the_memory_of_their_node() -> None:
     assert room(configured(workers=1), GPUS, NODES).bytes == 32 * GIB
 
 
+def test_the_hosts_allocator_keeps_more_than_a_gpus() -> None:
+    on_host = room(configured(), GPUS, [])
+    on_gpu = room(configured(), GPUS, [], given=32 * GIB)
+    assert on_host.judge(24 * GIB) == "tight"
+    assert on_gpu.judge(24 * GIB) == "fits"
+
+
 def test_a_worker_has_a_gpu_to_itself() -> None:
     """The smallest of them: nobody chooses which worker gets which."""
     on_gpu = configured(workers=4, gpus_per_worker=1)

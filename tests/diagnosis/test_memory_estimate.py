@@ -121,6 +121,7 @@ def test_offloaded_states_are_the_hosts(stage: int) -> None:
         cluster={"gpus_per_worker": 1, "workers": 2},
     )
     assert all(parts.optimizer == 0 for parts in found.device.values())
+    assert found.device["update"].gradients == 0
     # fp32 weights and two moments, and the fp32 gradients, of half of the weights
     assert found.host["training"].optimizer / found.parameters.trained == 6
     assert found.host["training"].gradients / found.parameters.trained >= 2
