@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from raymdm.benchmarks import head as head_bench
+from raymdm.benchmarks import memory as memory_bench
 from raymdm.benchmarks.head import ALL, FULL, GATHERED, Plan, Work, measure_head
-from raymdm.benchmarks.memory import in_fresh_process
+from raymdm.benchmarks.memory import in_fresh_process, peak_beyond_now
 from raymdm.errors import RunError
 
 TINY = Plan(rows=3, length=16, width=8, vocabulary_size=300, chunks=(2, 5), blocks=2)
-# Logits of all positions are 40 MB, those of the predicted quarter 10 MB, the weight's gradient 1.
-WIDE = Plan(rows=4, length=128, width=16, vocabulary_size=20_000, chunks=(8,))
+# Logits of all positions are 51 MB, those of the predicted quarter 13, the weight's gradient 6.
+WIDE = Plan(rows=4, length=64, width=32, vocabulary_size=50_000, chunks=(4,), blocks=2)
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("fp32", 1e-5), ("bf16", 2e-2)])
@@ -40,10 +41,9 @@ def test_ways_that_differ_get_no_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_way_is_compared_with_the_first_two() -> None:
-    figures = measure_head(TINY)
-    names = [ALL, FULL, GATHERED, "  in chunks of 2", "  in chunks of 5"]
-    assert [way.name for way in figures.ways] == names
-    assert (figures.positions, figures.predicted) == (48, 12)
+    figures = measure_head(WIDE)
+    assert [way.name for way in figures.ways] == [ALL, FULL, GATHERED, "  in chunks of 4"]
+    assert (figures.positions, figures.predicted) == (256, 64)
     everywhere, full, *_ = figures.ways
     assert everywhere.faster_than_all.median == everywhere.smaller_than_all == 1
     assert full.faster_than_full.median == full.smaller_than_full == 1
@@ -56,9 +56,9 @@ def test_every_way_is_compared_with_the_first_two() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counts the memory of a CPU")
 def test_peak_memory_is_that_of_one_way_in_a_fresh_process() -> None:
     """What this process held before is not in it."""
-    held = torch.ones(100_000_000)
+    held = torch.ones(50_000_000)
     del held
-    logits = 4 * 512 * WIDE.vocabulary_size
+    logits = 4 * 256 * WIDE.vocabulary_size
     peaks = [in_fresh_process(way, head_bench._peak, WIDE, way) for way in WIDE.ways]
     everywhere, full, gathered, chunked = peaks
     # Logits, their log-softmax and its gradient; logits and their gradient, a quarter each.
@@ -66,6 +66,14 @@ def test_peak_memory_is_that_of_one_way_in_a_fresh_process() -> None:
     assert logits < full < 2 * logits
     assert 0.5 * logits < gathered < logits
     assert 0 < chunked < 0.4 * logits
+
+
+def test_memory_too_small_to_be_seen_is_not_called_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory_bench, "_resident", lambda field: 4096)
+    with pytest.raises(RunError, match="too little memory"):
+        peak_beyond_now(lambda: None, torch.device("cpu"))
 
 
 def test_a_process_that_is_killed_is_named() -> None:

@@ -20,7 +20,7 @@ from raymdm.benchmarks import head, packing, step
 from raymdm.benchmarks.request import Request
 
 sizes = ["model.hidden_size=16", "model.layers=1", "model.heads=2"]
-plan = head.Plan(rows=2, length=16, width=8, vocabulary_size=99, chunks=(2,), blocks=1)
+plan = head.Plan(rows=2, length=64, width=32, vocabulary_size=50_000, chunks=(4,), blocks=1)
 print(len(head.measure_head(plan).ways), "ways of the head")
 report = packing.bench(Request(None, sizes, Path(sys.argv[1]), blocks=1))
 print(len(report.figures["ways"]), "ways of padding")

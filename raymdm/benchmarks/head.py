@@ -261,6 +261,6 @@ def _cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
 def _peak(plan: Plan, way: str) -> int:
     torch.set_num_threads(plan.threads)
     # What libraries load and set aside at first use is not the way's.
-    Work(replace(plan, vocabulary_size=1024)).step(way)
+    Work(replace(plan, vocabulary_size=64)).step(way)
     work = Work(plan)
     return peak_beyond_now(lambda: work.step(way), work.device)
