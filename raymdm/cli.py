@@ -20,7 +20,7 @@ VERBS = {
     "sweep": "Train every arm with every seed, then compare them.",
     "compare": "Is a difference real, or seed noise? Read a sweep and say.",
     "doctor": "Look at this machine, and at the memory that a run would need.",
-    "bench": "Measure raymdm itself: its overhead, and the variance of its estimators.",
+    "bench": "Measure raymdm itself: overhead, speed, memory, variance of its estimators.",
 }
 
 
