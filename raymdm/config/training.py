@@ -25,8 +25,8 @@ class TrainingSection(Section):
     order, padded to the longest; `bucketed`: rows of like length together; `packed`: without
     padding, about equally many tokens (and `micro_batch_size` rows on average) in each."""
     head_chunk: int | None = Field(default=None, ge=1)
-    """As many logits are held at once as this many predicted positions have; they are computed again
-    in the backward pass. null holds them all."""
+    """Logits are held at once of as many numbers as this many predicted positions have; they are
+    computed again in the backward pass. null holds all."""
     activation_checkpointing: bool = False
     """Keep only each block's input and compute the block again in the backward pass."""
     compile: bool = False
