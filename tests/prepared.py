@@ -2,15 +2,23 @@
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pytest
 
 from raymdm.config import Config
 from raymdm.config.loading import validate
 from raymdm.data.manifest import Manifest, SplitManifest, write_manifest
 from raymdm.data.schema import row_line
+from raymdm.data.stream import StepRows, read_steps
 from raymdm.data.tokenizer import train_bpe
+from raymdm.training import RunDirectory, train_worker
+from raymdm.training.checkpoint import FolderReporter
+from raymdm.training.engine import process_group_of_one
+from raymdm.training.job import Job, make_job
 
 ROWS = {"train": 80, "validation": 10, "test": 10}
 TASK = {
@@ -89,6 +97,31 @@ def _row(tokenizer: object, a: int, b: int, index: int, scored: bool, marked: bo
         delimiters=[len(prompt)] * marked,
         syntax=[len(prompt) - 1] * marked,
     )
+
+
+def start_run(config: Config, resume: bool = False) -> Job:
+    """The run of a configuration, with its directory made (or found again)."""
+    job = make_job(config, RunDirectory(config.run_dir))
+    RunDirectory.open(config, job.manifest.fingerprint, resume)
+    return job
+
+
+def losses_of(job: Job) -> np.ndarray:
+    """The logged loss of every step."""
+    return pd.read_parquet(job.run.metrics)["loss"].to_numpy()
+
+
+def cut_at(job: Job, step: int) -> None:
+    """Train in this process until rows of that step would be read, as after a Ctrl-C."""
+
+    def batches(start: int) -> Iterator[StepRows]:
+        for rows in read_steps(job.train, job.order, start, job.steps):
+            if rows.step == step:
+                raise KeyboardInterrupt
+            yield rows
+
+    with process_group_of_one(gpu=False), pytest.raises(KeyboardInterrupt):
+        train_worker(job, batches, FolderReporter(job.run, job.config.keep))
 
 
 def tiny_config(run_dir: Path, folder: Path, **sections: object) -> Config:

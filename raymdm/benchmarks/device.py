@@ -1,8 +1,6 @@
-"""Where a measurement runs and in what precision; nothing here needs Ray or DeepSpeed."""
+"""Where a measurement runs; nothing here needs Ray or DeepSpeed."""
 
 import torch
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def default_device() -> torch.device:

@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from raymdm.benchmarks.alternation import TOLERANCE, Ratio, alternate, check_same_work, ratio
-from raymdm.benchmarks.device import PRECISIONS, default_device
+from raymdm.benchmarks.device import default_device
 from raymdm.benchmarks.memory import in_fresh_process, peak_beyond_now
 from raymdm.benchmarks.request import Report, Request
 from raymdm.models.head import Head
 from raymdm.models.rotary import widened
+from raymdm.models.weights import PRECISIONS
 
 ALL, FULL, GATHERED = "all positions", "index after head", "gather before head"
 

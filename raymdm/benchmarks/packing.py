@@ -18,7 +18,7 @@ import torch
 from rich.table import Table
 
 from raymdm.benchmarks.alternation import TOLERANCE, Ratio, alternate, check_same_work, ratio
-from raymdm.benchmarks.device import PRECISIONS, default_device
+from raymdm.benchmarks.device import default_device
 from raymdm.benchmarks.request import Report, Request
 from raymdm.benchmarks.rows import write_random_rows
 from raymdm.benchmarks.step import ONE_BILLION
@@ -33,6 +33,7 @@ from raymdm.diffusion.cross_entropy import masked_cross_entropy
 from raymdm.diffusion.noise import mask_noise, time_noise
 from raymdm.models import Execution, SpecialTokens, build_model
 from raymdm.models.initial import shape_from_config
+from raymdm.models.weights import PRECISIONS
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import torch
 from rich.table import Table
 
 from raymdm.benchmarks.alternation import TOLERANCE, check_same_work
-from raymdm.benchmarks.device import PRECISIONS, default_device
+from raymdm.benchmarks.device import default_device
 from raymdm.benchmarks.request import Report, Request
 from raymdm.benchmarks.whole_step import (
     Batch,
@@ -35,6 +35,7 @@ from raymdm.config.training import TrainingSection
 from raymdm.errors import RunError
 from raymdm.models import Backbone, SpecialTokens, build_model
 from raymdm.models.initial import shape_from_config
+from raymdm.models.weights import PRECISIONS
 
 ONE_BILLION = {
     "hidden_size": 2048,

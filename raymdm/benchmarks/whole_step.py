@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raymdm.benchmarks.device import PRECISIONS, default_device, wait_for_device
+from raymdm.benchmarks.device import default_device, wait_for_device
 from raymdm.config.training import TrainingSection
 from raymdm.diffusion.cross_entropy import masked_cross_entropy
 from raymdm.diffusion.noise import mask_noise, time_noise
 from raymdm.models import Backbone, Execution, ModelShape
+from raymdm.models.weights import PRECISIONS
 
 Result = TypeVar("Result")
 

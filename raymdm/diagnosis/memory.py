@@ -24,8 +24,8 @@ from raymdm.diagnosis.parts import Parts
 from raymdm.diagnosis.states import Held, Plan, held
 from raymdm.diffusion.compose import needs_probe
 from raymdm.models import ModelShape
+from raymdm.models.weights import PRECISIONS
 from raymdm.training.engine import deepspeed_config
-from raymdm.training.starting import PRECISIONS
 
 
 @dataclass(frozen=True)

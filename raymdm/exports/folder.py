@@ -11,9 +11,9 @@ from raymdm.errors import CheckpointError
 from raymdm.evaluate import fixed_decoding
 from raymdm.exports.card import model_card
 from raymdm.models import ModelShape, assemble, open_weights, save_model
+from raymdm.models.weights import PRECISIONS
 from raymdm.training import RunDirectory
 from raymdm.training.run_directory import read_json
-from raymdm.training.starting import PRECISIONS
 
 Precision = Literal["same", "fp32", "bf16"]
 # The code that upstream runs with these weights, where the families publish it.

@@ -18,6 +18,8 @@ from raymdm.models.backbone import Backbone
 from raymdm.models.layout import Layout
 from raymdm.models.shape import ModelShape
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Number formats by their names in a configuration."""
 _SHOWN = 5
 
 

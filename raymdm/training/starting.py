@@ -22,9 +22,8 @@ from raymdm.models import (
 )
 from raymdm.models.initial import shape_from_config
 from raymdm.models.lora import add_adapters
+from raymdm.models.weights import PRECISIONS
 from raymdm.training.engine import deepspeed_config, import_deepspeed
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def special_tokens(manifest: Manifest) -> SpecialTokens:

@@ -1,21 +1,18 @@
 """A run that trains adapters: small checkpoints, an exact resume, merged weights at the end."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from prepared import tiny_config, write_prepared
+from prepared import cut_at, losses_of, start_run, tiny_config, write_prepared
 
-from raymdm.config import Config
-from raymdm.data.stream import StepRows, read_steps
+from raymdm.data.stream import read_steps
 from raymdm.models import load_model
-from raymdm.training import RunDirectory, run_in_process, train_worker
+from raymdm.training import run_in_process
 from raymdm.training.checkpoint import FolderReporter
 from raymdm.training.engine import process_group_of_one
-from raymdm.training.job import Job, Outcome, make_job
+from raymdm.training.job import Outcome
 from raymdm.training.starting import initial_model
 from raymdm.training.worker import Worker
 
@@ -27,22 +24,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_prepared(tmp_path_factory.mktemp("data") / "prepared")
 
 
-def _start(config: Config, resume: bool = False) -> Job:
-    job = make_job(config, RunDirectory(config.run_dir))
-    RunDirectory.open(config, job.manifest.fingerprint, resume)
-    return job
-
-
-def _losses(job: Job) -> np.ndarray:
-    return pd.read_parquet(job.run.metrics)["loss"].to_numpy()
-
-
 @pytest.mark.parametrize("stage", [0, 3])
 def test_the_exported_model_has_the_logits_of_the_one_that_was_trained(
     folder: Path, tmp_path: Path, stage: int
 ) -> None:
     config = tiny_config(tmp_path / "run", folder, model=MODEL, deepspeed={"zero_stage": stage})
-    job = _start(config)
+    job = start_run(config)
     ids = torch.arange(12).view(2, 6)
     with process_group_of_one(gpu=False):
         worker = Worker(job, FolderReporter(job.run, config.keep))
@@ -63,22 +50,14 @@ def test_a_run_cut_short_resumes_to_the_same_losses(
 ) -> None:
     """The frozen weights are in no checkpoint: they are the start's."""
     sections = {"model": MODEL, "deepspeed": {"zero_stage": stage}}
-    whole = _start(tiny_config(tmp_path / "whole", folder, **sections))
+    whole = start_run(tiny_config(tmp_path / "whole", folder, **sections))
     run_in_process(whole)
     config = tiny_config(tmp_path / "cut", folder, **sections, training={"checkpoint_every": 2})
-    job = _start(config)
-
-    def batches(start: int) -> Iterator[StepRows]:
-        for rows in read_steps(job.train, job.order, start, job.steps):
-            if rows.step == 5:
-                raise KeyboardInterrupt
-            yield rows
-
-    with process_group_of_one(gpu=False), pytest.raises(KeyboardInterrupt):
-        train_worker(job, batches, FolderReporter(job.run, config.keep))
-    job = _start(config, resume=True)
+    job = start_run(config)
+    cut_at(job, 5)
+    job = start_run(config, resume=True)
     assert run_in_process(job) == Outcome("finished", 6)
-    np.testing.assert_allclose(_losses(job), _losses(whole), rtol=1e-6)
+    np.testing.assert_allclose(losses_of(job), losses_of(whole), rtol=1e-6)
     states = job.run.checkpoints.rglob("*.pt")
     held = max(
         _numbers(torch.load(path, weights_only=False)["module"])

@@ -2,22 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from prepared import tiny_config, write_prepared
+from prepared import cut_at, losses_of, start_run, tiny_config, write_prepared
 
-from raymdm.config import Config
-from raymdm.data.stream import StepRows, read_steps
 from raymdm.errors import CheckpointError, DataError
 from raymdm.models import load_model
-from raymdm.training import RunDirectory, run_in_process, train_worker
-from raymdm.training.checkpoint import FolderReporter
-from raymdm.training.engine import deepspeed_config, process_group_of_one
-from raymdm.training.job import Job, Outcome, make_job
+from raymdm.training import run_in_process
+from raymdm.training.engine import deepspeed_config
+from raymdm.training.job import Outcome
 from raymdm.training.schedule import learning_rate
 
 
@@ -26,18 +22,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_prepared(tmp_path_factory.mktemp("data") / "prepared")
 
 
-def _start(config: Config, resume: bool = False) -> Job:
-    job = make_job(config, RunDirectory(config.run_dir))
-    RunDirectory.open(config, job.manifest.fingerprint, resume)
-    return job
-
-
-def _losses(job: Job) -> np.ndarray:
-    return pd.read_parquet(job.run.metrics)["loss"].to_numpy()
-
-
 def test_a_run_directory_is_complete(folder: Path, tmp_path: Path) -> None:
-    job = _start(tiny_config(tmp_path / "run", folder, training={"validate_every": 3}))
+    job = start_run(tiny_config(tmp_path / "run", folder, training={"validate_every": 3}))
     assert run_in_process(job) == Outcome("finished", 6)
     metrics = pd.read_parquet(job.run.metrics)
     assert metrics["step"].tolist() == [1, 2, 3, 4, 5, 6]
@@ -54,44 +40,38 @@ def test_a_run_directory_is_complete(folder: Path, tmp_path: Path) -> None:
 
 def test_a_run_cut_short_resumes_to_the_same_losses(folder: Path, tmp_path: Path) -> None:
     """Cut at step 5, after the checkpoint at step 4: step 5 is done again, all others once."""
-    whole = _start(tiny_config(tmp_path / "whole", folder))
+    whole = start_run(tiny_config(tmp_path / "whole", folder))
     run_in_process(whole)
 
     config = tiny_config(tmp_path / "cut", folder, training={"checkpoint_every": 2})
-    job = _start(config)
-
-    def batches(start: int) -> Iterator[StepRows]:
-        for rows in read_steps(job.train, job.order, start, job.steps):
-            if rows.step == 5:
-                raise KeyboardInterrupt
-            yield rows
-
-    with process_group_of_one(gpu=False), pytest.raises(KeyboardInterrupt):
-        train_worker(job, batches, FolderReporter(job.run, config.keep))
+    job = start_run(config)
+    cut_at(job, 5)
     assert job.run.status()["state"] == "interrupted"
-    assert len(_losses(job)) == 5
+    assert len(losses_of(job)) == 5
 
-    job = _start(config, resume=True)
+    job = start_run(config, resume=True)
     assert run_in_process(job) == Outcome("finished", 6)
-    np.testing.assert_allclose(_losses(job), _losses(whole), rtol=1e-6)
+    np.testing.assert_allclose(losses_of(job), losses_of(whole), rtol=1e-6)
 
 
 def test_a_run_that_lacks_only_its_end_resumes_to_it(folder: Path, tmp_path: Path) -> None:
     """Killed after the checkpoint of the last step, before the model was written."""
-    job = _start(tiny_config(tmp_path / "run", folder))
+    job = start_run(tiny_config(tmp_path / "run", folder))
     run_in_process(job)
-    losses = _losses(job)
+    losses = losses_of(job)
     shutil.rmtree(job.run.model)
     job.run.write_status(state="running")
-    job = _start(tiny_config(tmp_path / "run", folder), resume=True)
+    job = start_run(tiny_config(tmp_path / "run", folder), resume=True)
     assert run_in_process(job) == Outcome("finished", 6)
     assert job.run.model.is_dir()
-    np.testing.assert_array_equal(_losses(job), losses)
+    np.testing.assert_array_equal(losses_of(job), losses)
 
 
 @pytest.mark.parametrize("keep", ["last", "all", "best"])
 def test_keep_decides_which_checkpoints_stay(folder: Path, tmp_path: Path, keep: str) -> None:
-    job = _start(tiny_config(tmp_path / "run", folder, keep=keep, training={"checkpoint_every": 2}))
+    job = start_run(
+        tiny_config(tmp_path / "run", folder, keep=keep, training={"checkpoint_every": 2})
+    )
     run_in_process(job)
     found = sorted(path.name for path in job.run.checkpoints.glob("step-*"))
     if keep == "all":
@@ -104,7 +84,7 @@ def test_keep_decides_which_checkpoints_stay(folder: Path, tmp_path: Path, keep:
 
 
 def test_keep_metrics_leaves_no_weights(folder: Path, tmp_path: Path) -> None:
-    job = _start(tiny_config(tmp_path / "run", folder, keep="metrics"))
+    job = start_run(tiny_config(tmp_path / "run", folder, keep="metrics"))
     run_in_process(job)
     job.run.prune("metrics")
     assert not job.run.checkpoints.exists()
@@ -123,7 +103,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(folder: Path, tmp_pa
             "checkpoint_every": 1,
         },
     )
-    job = _start(config)
+    job = start_run(config)
     outcome = run_in_process(job)
     assert outcome.state == "diverged"
     assert outcome.step < 6
@@ -134,47 +114,49 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(folder: Path, tmp_pa
     status = job.run.status()
     assert status["state"] == "diverged"
     assert status["message"] == outcome.message
-    assert np.isfinite(_losses(job)).all()
+    assert np.isfinite(losses_of(job)).all()
 
 
 def test_a_run_directory_of_another_configuration_is_refused(folder: Path, tmp_path: Path) -> None:
-    _start(tiny_config(tmp_path / "run", folder))
+    start_run(tiny_config(tmp_path / "run", folder))
     with pytest.raises(CheckpointError, match=r"training\.learning_rate is 0\.003 there and 0\.1"):
-        _start(tiny_config(tmp_path / "run", folder, training={"learning_rate": 0.1}), resume=True)
+        start_run(
+            tiny_config(tmp_path / "run", folder, training={"learning_rate": 0.1}), resume=True
+        )
     with pytest.raises(CheckpointError, match="continue it with --resume"):
-        _start(tiny_config(tmp_path / "run", folder))
-    _start(tiny_config(tmp_path / "run", folder, training={"checkpoint_every": 3}), resume=True)
+        start_run(tiny_config(tmp_path / "run", folder))
+    start_run(tiny_config(tmp_path / "run", folder, training={"checkpoint_every": 3}), resume=True)
 
 
 def test_a_run_directory_of_other_data_is_refused(folder: Path, tmp_path: Path) -> None:
-    _start(tiny_config(tmp_path / "run", write_prepared(tmp_path / "data")))
+    start_run(tiny_config(tmp_path / "run", write_prepared(tmp_path / "data")))
     write_prepared(tmp_path / "data", {"train": 60, "validation": 10, "test": 10})
     with pytest.raises(CheckpointError, match="is not what this run began with"):
-        _start(tiny_config(tmp_path / "run", tmp_path / "data"), resume=True)
+        start_run(tiny_config(tmp_path / "run", tmp_path / "data"), resume=True)
 
 
 def test_a_folder_with_something_else_in_it_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("do not overwrite")
     with pytest.raises(CheckpointError, match="is not empty and is no run directory"):
-        _start(tiny_config(tmp_path, folder))
+        start_run(tiny_config(tmp_path, folder))
 
 
 def test_a_model_of_another_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:
-    run_in_process(_start(tiny_config(tmp_path / "run", folder)))
+    run_in_process(start_run(tiny_config(tmp_path / "run", folder)))
     path = tmp_path / "run" / "model" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "mask_token_id": 3}))
     with pytest.raises(CheckpointError, match="mask_token_id is 3, the prepared data has"):
-        _start(tiny_config(tmp_path / "next", folder, model={"init_from": str(path.parent)}))
+        start_run(tiny_config(tmp_path / "next", folder, model={"init_from": str(path.parent)}))
 
 
 def test_a_run_can_start_from_the_model_of_another(folder: Path, tmp_path: Path) -> None:
-    first = _start(tiny_config(tmp_path / "first", folder))
+    first = start_run(tiny_config(tmp_path / "first", folder))
     run_in_process(first)
-    second = _start(
+    second = start_run(
         tiny_config(tmp_path / "second", folder, model={"init_from": str(first.run.model)})
     )
     run_in_process(second)
-    assert _losses(second)[0] < _losses(first)[0]
+    assert losses_of(second)[0] < losses_of(first)[0]
 
 
 def test_learning_rate_warms_up_and_decays_to_zero() -> None:
@@ -202,7 +184,7 @@ def test_deepspeed_overrides_merge_but_do_not_contradict() -> None:
 
 @pytest.mark.slow
 def test_wandb_offline_keeps_the_run_on_disk(folder: Path, tmp_path: Path) -> None:
-    job = _start(tiny_config(tmp_path / "run", folder, wandb={"mode": "offline"}))
+    job = start_run(tiny_config(tmp_path / "run", folder, wandb={"mode": "offline"}))
     run_in_process(job)
     assert list(job.run.path.glob("wandb/offline-run-*/*.wandb"))
 
@@ -210,13 +192,13 @@ def test_wandb_offline_keeps_the_run_on_disk(folder: Path, tmp_path: Path) -> No
 def test_keep_best_needs_something_to_choose_by(tmp_path: Path) -> None:
     folder = write_prepared(tmp_path / "data", {"train": 80, "validation": 0, "test": 10})
     with pytest.raises(DataError, match="has no validation rows"):
-        _start(tiny_config(tmp_path / "run", folder, keep="best"))
+        start_run(tiny_config(tmp_path / "run", folder, keep="best"))
 
 
 def test_the_best_of_a_run_is_remembered_over_a_resume(folder: Path, tmp_path: Path) -> None:
     """A later, worse score after the resume must not take the place of the best model."""
     config = tiny_config(tmp_path / "run", folder, keep="best", training={"checkpoint_every": 2})
-    job = _start(config)
+    job = start_run(config)
     run_in_process(job)
     last = job.run.checkpoints / "step-00000006"
     progress = json.loads((last / "progress.json").read_text())
