@@ -23,6 +23,7 @@ _NAMES = {
 
 
 def model_card(
+    name: str,
     run: RunDirectory,
     config: Config,
     manifest: Manifest,
@@ -32,7 +33,8 @@ def model_card(
     """The card of an exported run.
 
     Args:
-        run: for its name and status.
+        name: of the folder.
+        run: what was trained.
         config: of the run; paths and machines are left out of what is printed.
         manifest: of the data that it was trained on.
         model: as exported.
@@ -47,13 +49,13 @@ def model_card(
         library_name="raymdm",
         pipeline_tag="text-generation",
         tags=["masked-diffusion", "diffusion-language-model", model.shape.family],
-        model_name=run.path.name,
+        model_name=name,
         eval_results=None if final is None else _results(final, task),
     )
     card = ModelCard.from_template(
         data,
         template_path=str(_TEMPLATE),
-        name=run.path.name,
+        name=name,
         version=metadata.version("raymdm"),
         causal=model.shape.causal,
         shifted=model.shape.predicts_next,
@@ -92,6 +94,7 @@ def _results(final: dict[str, Any], task: str) -> list[EvalResult]:
 def _shown(config: Config) -> dict[str, Any]:
     """The keys that decide the result, without paths of this machine."""
     content = identity(config.model_dump())
+    content["deepspeed"].pop("overrides")
     source = content["model"]["init_from"]
     if source and Path(source).is_absolute():
         content["model"]["init_from"] = Path(source).name

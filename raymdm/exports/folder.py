@@ -58,7 +58,7 @@ def export_run(run: RunDirectory, config: Config, target: Path, precision: Preci
     written = target.with_name(f".{target.name}.partial")
     shutil.rmtree(written, ignore_errors=True)
     try:
-        _write(run, config, manifest, written, precision)
+        _write(run, config, manifest, written, target.name, precision)
         shape = open_weights(written).shape
         if target.exists():
             target.rmdir()
@@ -71,7 +71,12 @@ def export_run(run: RunDirectory, config: Config, target: Path, precision: Preci
 
 
 def _write(
-    run: RunDirectory, config: Config, manifest: Manifest, folder: Path, precision: Precision
+    run: RunDirectory,
+    config: Config,
+    manifest: Manifest,
+    folder: Path,
+    name: str,
+    precision: Precision,
 ) -> None:
     weights = open_weights(run.model)
     stored = weights.tensor("norm.weight").dtype
@@ -84,7 +89,7 @@ def _write(
     defaults = generation_defaults(config, model.shape)
     (folder / "generation_config.json").write_text(json.dumps(defaults, indent=2) + "\n")
     scores = read_json(run.scores)
-    card = model_card(run, config, manifest, model, scores)
+    card = model_card(name, run, config, manifest, model, scores)
     card.save(folder / "README.md")
 
 
@@ -107,7 +112,8 @@ def generation_defaults(config: Config, shape: ModelShape) -> dict[str, Any]:
 def _name_upstream_code(path: Path, shape: ModelShape) -> None:
     """Point `auto_map` at the published code: the folder holds none, and brings none along."""
     config = json.loads(path.read_text())
-    config.pop("auto_map", None)
+    for key in ("auto_map", "_name_or_path"):  # the second is a path of some machine
+        config.pop(key, None)
     if not shape.causal and shape.family in _UPSTREAM:
         config["auto_map"] = _UPSTREAM[shape.family]
     path.write_text(json.dumps(config, indent=2) + "\n")

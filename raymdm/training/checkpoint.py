@@ -24,7 +24,7 @@ _PROGRESS = "progress.json"
 _RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 Progress = dict[str, Any]
-"""What is saved beside DeepSpeed's state: step, workers, best, stream."""
+"""What is saved beside DeepSpeed's state: step, workers, best, start, stream."""
 
 
 def checkpoint_name(step: int) -> str:

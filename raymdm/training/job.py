@@ -32,6 +32,8 @@ class Job:
     data_folder: Path
     manifest: Manifest
     shape: ModelShape
+    start: str | None
+    """Fingerprint of the starting checkpoint, if the run has one."""
     order: Order
     steps: int
     train: RowIndex
@@ -56,7 +58,7 @@ def make_job(config: Config, run: RunDirectory) -> Job:
     folder = Path(config.data.folder).absolute()
     manifest = read_manifest(folder)
     shape = model_shape(config, manifest)
-    check_start(config, shape)
+    start = check_start(config, shape)
     train = index_rows(folder / "train.jsonl", manifest.vocabulary_size)
     if len(train) != manifest.splits["train"].rows:
         raise DataError(
@@ -86,7 +88,7 @@ def make_job(config: Config, run: RunDirectory) -> Job:
         )
     order = Order(config.seed, len(train), config.training.batch_size)
     steps = total_steps(config.training, order.steps_per_epoch)
-    return Job(config, run, folder, manifest, shape, order, steps, train, validation)
+    return Job(config, run, folder, manifest, shape, start, order, steps, train, validation)
 
 
 def read_rows(job: Job, numbers: np.ndarray, samples: Sequence[int] | np.ndarray) -> Rows:

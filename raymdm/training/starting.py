@@ -22,7 +22,7 @@ from raymdm.models import (
 )
 from raymdm.models.initial import shape_from_config
 from raymdm.models.lora import add_adapters
-from raymdm.models.weights import PRECISIONS
+from raymdm.models.weights import PRECISIONS, FolderWeights
 from raymdm.training.engine import deepspeed_config, import_deepspeed
 
 
@@ -122,20 +122,22 @@ def ready_to_train(model: Backbone, config: Config) -> Backbone:
     return model
 
 
-def check_start(config: Config, shape: ModelShape) -> None:
-    """Find what would otherwise fail in a worker; reads no weights, only their names and sizes.
+def check_start(config: Config, shape: ModelShape) -> str | None:
+    """Find what would otherwise fail in a worker, reading next to nothing of the weights.
+
+    Returns:
+        The fingerprint of the starting checkpoint; None for new weights.
 
     Raises:
         CheckpointError: tensors of the starting model are missing, left over or of another size.
         ConfigurationError: blocks cannot be compiled for want of a C++ compiler.
     """
-    if config.model.init_from is not None:
-        initial_weights(config, shape)
-    if not config.training.compile:
-        return
     compiler = os.environ.get("CXX", "g++")
-    if not config.cluster.gpus_per_worker and shutil.which(compiler) is None:
+    compiles = config.training.compile and not config.cluster.gpus_per_worker
+    if compiles and shutil.which(compiler) is None:
         raise ConfigurationError(
             f"training.compile needs a C++ compiler, and there is no {compiler}; install one, name "
             "it in CXX, or leave training.compile off"
         )
+    weights = initial_weights(config, shape)
+    return weights.fingerprint() if isinstance(weights, FolderWeights) else None

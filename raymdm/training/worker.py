@@ -23,8 +23,15 @@ from raymdm.data.collate import collate
 from raymdm.data.stream import StepRows
 from raymdm.diffusion import Estimator, Rows, TimeDensity, make_estimator
 from raymdm.diffusion.compose import needs_probe
+from raymdm.errors import CheckpointError
 from raymdm.models import Backbone, save_model
-from raymdm.training.checkpoint import Reporter, load_engine, save_engine
+from raymdm.training.checkpoint import (
+    Progress,
+    Reporter,
+    has_frozen,
+    load_engine,
+    save_engine,
+)
 from raymdm.training.engine import full_state, gather_slots, global_sum, start_engine, step_engine
 from raymdm.training.job import Job, Outcome
 from raymdm.training.metrics import MetricsSink
@@ -92,6 +99,7 @@ class Worker:
         self.best, self.measured = float("inf"), float("nan")
         progress = reporter.restore(lambda folder: load_engine(self.engine, folder, self.workers))
         if progress is not None:
+            self._check_start(progress)
             self.done = self.last_checkpoint = progress["step"]
             self.best = progress["best"]
             self.stream.restore(progress["stream"])
@@ -238,6 +246,7 @@ class Worker:
             "step": self.done,
             "workers": self.workers,
             "best": self.best,
+            "start": self.job.start,
             "stream": self.stream.state(),
         }
         if self.sink is not None:
@@ -263,6 +272,14 @@ class Worker:
         write_json(written / "training_step.json", {"step": self.done})
         shutil.rmtree(self.job.run.model, ignore_errors=True)
         written.rename(self.job.run.model)
+
+    def _check_start(self, progress: Progress) -> None:
+        """Frozen weights are in no checkpoint: they must be the ones the run began with."""
+        if has_frozen(self.engine.module) and progress.get("start") != self.job.start:
+            raise CheckpointError(
+                f"model.init_from {self.job.config.model.init_from}: not the weights that "
+                f"{self.job.run.path} began with; restore them or choose another run_dir"
+            )
 
     def _diverged(self, what: str, samples: Any) -> str:
         """The message of a diverged run, with the offending rows of all workers."""

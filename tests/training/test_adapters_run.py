@@ -8,7 +8,8 @@ import torch
 from prepared import cut_at, losses_of, start_run, tiny_config, write_prepared
 
 from raymdm.data.stream import read_steps
-from raymdm.models import load_model
+from raymdm.errors import CheckpointError
+from raymdm.models import build_model, load_model, save_model
 from raymdm.training import run_in_process
 from raymdm.training.checkpoint import FolderReporter
 from raymdm.training.engine import process_group_of_one
@@ -69,3 +70,22 @@ def test_a_run_cut_short_resumes_to_the_same_losses(
 
 def _numbers(state: dict[str, torch.Tensor]) -> int:
     return sum(tensor.numel() for tensor in state.values())
+
+
+def test_a_resume_from_other_starting_weights_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Adapters of one model would silently go on over another."""
+    size = {"hidden_size": 16, "layers": 1, "heads": 2}
+    first = start_run(tiny_config(tmp_path / "first", folder, model=size))
+    save_model(build_model(first.shape, 1), tmp_path / "start")
+    config = tiny_config(
+        tmp_path / "run",
+        folder,
+        model={"init_from": str(tmp_path / "start"), "lora": {"rank": 2}},
+        training={"checkpoint_every": 2},
+    )
+    cut_at(start_run(config), 5)
+    save_model(build_model(first.shape, 2), tmp_path / "start")
+    with pytest.raises(CheckpointError, match="not the weights that"):
+        run_in_process(start_run(config, resume=True))
+    save_model(build_model(first.shape, 1), tmp_path / "start")
+    assert run_in_process(start_run(config, resume=True)) == Outcome("finished", 6)
