@@ -20,7 +20,14 @@ import typer
 from rich.console import Console
 
 from raymdm.benchmarks.request import Report, Request
-from raymdm.command import ConfigFiles, Overrides, Verbose, reports_errors, run_as_program
+from raymdm.command import (
+    ConfigFiles,
+    Overrides,
+    Verbose,
+    check_place,
+    reports_errors,
+    run_as_program,
+)
 
 
 class Name(str, Enum):
@@ -89,6 +96,7 @@ def main(
 
     Example: raymdm bench train --set training.threads_per_worker=2 --json train.json
     """
+    check_place("--json", json_file)
     measurement = importlib.import_module(f"raymdm.benchmarks.{name.value}")
     with tempfile.TemporaryDirectory(prefix="raymdm-bench-") as folder:
         request = Request(config, set_, Path(folder), blocks, verbose)

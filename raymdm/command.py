@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -63,6 +64,12 @@ def settings(
         raise typer.Exit
     import_modules(config.imports)
     return with_absolute_paths(config)
+
+
+def check_place(option: str, file: Path | None) -> None:
+    """Raises ConfigurationError, before the work, where its result could not be written."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise ConfigurationError(f"{option} {file}: there is no folder {file.absolute().parent}")
 
 
 def import_modules(names: list[str]) -> None:

@@ -18,6 +18,7 @@ from raymdm.command import (
     DumpConfig,
     Overrides,
     Verbose,
+    check_place,
     reports_errors,
     run_as_program,
     settings,
@@ -87,6 +88,7 @@ def main(
 
     Example: raymdm doctor -c models/5m --set training.batch_size=64
     """
+    check_place("--json", json_file)
     given = bool(config or set_ or vocabulary or device_memory or check_)
     checked = settings(config, set_, dump_config=dump_config)
     console = Console()

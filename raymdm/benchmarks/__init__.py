@@ -9,6 +9,5 @@ Doors: `train.measure_training` (our worker loop against a bare PyTorch loop), `
 (seconds of a trial that are not training steps), `estimators.measure_estimators` (variance of every
 estimator on trained tiny models), `head.measure_head` (ways to compute the output layer and its
 loss), `packing.measure_packing` (padded rows against packed ones), `step.measure_step` (a whole
-step against the best matrix product); without a verb, `loading.measure_loading` (memory of
-loading).
+step against the best matrix product), `loading.measure_loading` (memory of loading in shards).
 """

@@ -19,7 +19,8 @@ class TrainingSection(Section):
     batch_size: int = Field(default=32, ge=1)
     """Rows of one optimiser step over all workers and accumulation steps (the global batch)."""
     micro_batch_size: int | None = Field(default=None, ge=1)
-    """Most rows in one forward of one worker, views not counted; null means the worker's share."""
+    """Most rows in one forward of one worker (the average, where they are packed), views not
+    counted; null means the worker's share."""
     batching: Literal["padded", "bucketed", "packed"] = "padded"
     """How a worker's rows of a step are shared among its forwards, with equal results. `padded`: in
     order, padded to the longest; `bucketed`: rows of like length together; `packed`: without

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from raymdm.config import Config
 from raymdm.diagnosis.activations import (
+    FLOAT,
     Activations,
     count_activations,
     forward_logit_bytes,
@@ -23,8 +24,10 @@ from raymdm.diagnosis.parameters import Parameters, count_parameters
 from raymdm.diagnosis.parts import Parts
 from raymdm.diagnosis.states import Held, Plan, held
 from raymdm.diffusion.compose import needs_probe
+from raymdm.diffusion.gradients import BLOCK, CACHED, gradient_parameters
 from raymdm.models import ModelShape
-from raymdm.models.weights import PRECISIONS
+from raymdm.models.lora import add_adapters
+from raymdm.models.weights import PRECISIONS, empty_model
 from raymdm.training.engine import deepspeed_config
 
 
@@ -119,7 +122,12 @@ def estimate(config: Config, shape: ModelShape, lengths: Lengths) -> Estimate:
         return Estimate(False, parameters, forward, offloaded, {})
     # A model is made or read on the CPU and then moved, but in stage 3 weight by weight.
     at_once = parameters.total if plan.stage < 3 else max(parameters.head, parameters.largest)
-    host = {"start": Parts(weights=width * at_once), "training": states.host}
+    host = {
+        "start": Parts(weights=width * at_once),
+        "training": states.host,
+        # The first worker gathers all weights there to write the model.
+        "export": states.host + Parts(weights=width * parameters.total),
+    }
     return Estimate(True, parameters, forward, moments, host)
 
 
@@ -171,20 +179,32 @@ def _backward(states: Held, activations: Activations, selected: float, head: flo
 def _probe(
     config: Config, shape: ModelShape, lengths: Lengths, parameters: Parameters, width: int
 ) -> Parts:
-    """Before the first step: the whole model's losses on the rows that a density is probed with.
+    """Before the first step: the whole model on the rows that a density is probed with.
 
-    A probe of gradients takes one row at a time, which is less than training does.
+    A probe of gradients takes one row at a time, and the gradients of all chosen weights at once.
     """
     density, masker = config.estimator.density, config.estimator.masker
-    probe = density.probe
+    probe, chunk = density.probe, config.training.head_chunk
     if density.moment == "gradient":
-        rows = views = 1
-    elif probe.kind == "count":
+        lora, recompute = config.model.lora, config.training.activation_checkpointing
+        model = empty_model(shape)
+        if lora.rank is not None:
+            add_adapters(model, lora, config.seed)
+        chosen = sum(p.numel() for p in gradient_parameters(model, probe.parameters).values())
+        one = count_activations(shape, lengths.row, width, lora, recompute=recompute)
+        return Parts(
+            weights=width * parameters.total,
+            gradients=width * chosen,
+            # Where each coordinate goes in the sketch, in int32.
+            buffers=FLOAT * (chosen if chosen <= CACHED else BLOCK),
+            activations=one.kept + one.block + one.work,
+            logits=logit_bytes(lengths.response, shape.vocabulary_size, width, chunk),
+        )
+    if probe.kind == "count":
         rows, views = min(probe.batch_size, probe.draws), 1
     else:
         rows, views = min(probe.batch_size, probe.rows), masker.views
     tokens, predicted = rows * views * lengths.row, rows * views * lengths.response
-    chunk = config.training.head_chunk
     blocks = Parts(activations=passing_bytes(shape, tokens, width))
     head = Parts(
         activations=width * shape.hidden_size * (2 * tokens + predicted),

@@ -20,6 +20,7 @@ _MOMENTS = {
     "reduction": "while gradients are reduced",
     "update": "in the optimiser's update",
     "training": "while training",
+    "export": "on the first worker, when the model is written",
 }
 _MARKS = {"fits": "[green]fits[/green]", "tight": "[yellow]tight[/yellow]", "too large": "–"}
 

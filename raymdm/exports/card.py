@@ -29,6 +29,8 @@ def model_card(
     manifest: Manifest,
     model: Backbone,
     scores: dict[str, Any],
+    *,
+    own_code: bool,
 ) -> ModelCard:
     """The card of an exported run.
 
@@ -39,6 +41,7 @@ def model_card(
         manifest: of the data that it was trained on.
         model: as exported.
         scores: `scores.json`; empty where the run was not evaluated.
+        own_code: whether the folder holds code, of its tokenizer.
     """
     task = manifest.task.get("name", "unknown")
     final, start = scores.get("final"), scores.get("step0")
@@ -63,6 +66,7 @@ def model_card(
         upstream=model.shape.family in ("llada", "dream") and not model.shape.causal,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         source=hub_id or ("a local checkpoint" if source else None),
+        own_code=own_code,
         adapters=config.model.lora.rank,
         step=read_json(run.model / "training_step.json").get("step"),
         seed=config.seed,

@@ -89,7 +89,8 @@ def _write(
     defaults = generation_defaults(config, model.shape)
     (folder / "generation_config.json").write_text(json.dumps(defaults, indent=2) + "\n")
     scores = read_json(run.scores)
-    card = model_card(name, run, config, manifest, model, scores)
+    own_code = any(folder.glob("*.py"))
+    card = model_card(name, run, config, manifest, model, scores, own_code=own_code)
     card.save(folder / "README.md")
 
 

@@ -26,7 +26,7 @@ class Execution:
     """How a backbone computes, never what: results are equal up to rounding.
 
     Attributes:
-        packed: leave padding out of everything but attention.
+        packed: leave padding out.
         recompute: keep only each block's input for the backward pass (activation checkpointing).
     """
 

@@ -51,8 +51,8 @@ def read_shape(config: Configuration) -> ModelShape:
 def read_causal_shape(config: Configuration, tokens: SpecialTokens) -> ModelShape:
     """The masked model that a causal checkpoint becomes.
 
-    The embedding grows, in steps of 64 rows, where the mask token has none yet. An EOS or padding
-    token that the checkpoint does not fix is the tokenizer's.
+    The embedding grows, in steps of 64 rows, where the mask token has none yet. Padding is the
+    tokenizer's, and EOS where the checkpoint names several or none.
 
     Raises:
         KeyError: a key is missing.
@@ -61,19 +61,19 @@ def read_causal_shape(config: Configuration, tokens: SpecialTokens) -> ModelShap
     kind, bias = config["model_type"], bool(config.get("attention_bias", False))
     if bias and kind != "qwen2":
         raise ValueError("attention_bias is True; this backbone has no bias on attention's output")
-    ends = config.get("eos_token_id", tokens.eos_token_id)
-    ends = ends if isinstance(ends, list) else [ends]
-    pad = config.get("pad_token_id")
+    ends = config.get("eos_token_id")
+    ends = ends if isinstance(ends, list) else [tokens.eos_token_id if ends is None else ends]
     rows, highest = config["vocab_size"], max(tokens.mask_token_id, tokens.pad_token_id)
     return _shape(
         config,
         mask_token_id=tokens.mask_token_id,
         eos_token_id=tokens.eos_token_id if tokens.eos_token_id in ends else ends[0],
-        pad_token_id=tokens.pad_token_id if pad is None or pad < 0 else pad,
+        pad_token_id=tokens.pad_token_id,
         rows=rows if highest < rows else 64 * (highest // 64 + 1),
         bias=kind == "qwen2",
         norm=kind == "qwen3",
-        family="dream" if kind == "qwen2" else "raymdm",
+        # Dream's code has no head size of its own.
+        family="dream" if kind == "qwen2" and not config.get("head_dim") else "raymdm",
         # Of the causal model only what a reader of the new one may want to know.
         published={
             key: config[key]
@@ -117,7 +117,7 @@ def _shape(
         mask_token_id=mask_token_id,
         eos_token_id=eos_token_id,
         pad_token_id=pad_token_id,
-        rope_theta=float(rope.get("rope_theta") or config["rope_theta"]),
+        rope_theta=float(rope.get("rope_theta") or config.get("rope_theta", 10000.0)),
         norm_epsilon=float(config["rms_norm_eps"]),
         head_size=None if head_size in (None, config["hidden_size"] // heads) else head_size,
         query_key_value_bias=bias,

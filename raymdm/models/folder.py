@@ -126,6 +126,8 @@ def _configuration(folder: Path) -> dict[str, Any]:
 def _shape(folder: Path, config: dict[str, Any], tokens: SpecialTokens | None) -> ModelShape:
     path, kind = folder / "config.json", config.get("model_type")
     try:
+        if not isinstance(kind, str) or kind not in {*_READERS, *dream.CAUSAL_TYPES}:
+            raise CheckpointError(f"{path}: {_unknown(config)}")
         if kind in dream.CAUSAL_TYPES:
             if tokens is None:
                 raise CheckpointError(
@@ -136,13 +138,13 @@ def _shape(folder: Path, config: dict[str, Any], tokens: SpecialTokens | None) -
             if lacking is not None:
                 raise CheckpointError(f"{path}: {lacking}")
             return dream.read_causal_shape(config, tokens)
-        if kind not in _READERS:
-            raise CheckpointError(f"{path}: {_unknown(config)}")
         shape = _READERS[kind](config)
     except KeyError as error:
         raise CheckpointError(f"{path}: the key {error} of a {kind} model is missing") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    except (TypeError, AttributeError, ZeroDivisionError, IndexError) as error:
+        raise CheckpointError(f"{path}: a value of a {kind} model is wrong ({error})") from error
     _LAYOUTS[shape.family].check(config, path)
     return shape
 

@@ -48,13 +48,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> Tensor:
         chunks = _Chunks(hidden, weight, targets, chunk)
         largest = hidden.new_full(targets.shape, -torch.inf, dtype=chunks.dtype)
+        smallest = torch.finfo(chunks.dtype).min  # -inf - -inf is no number
         total, wanted = torch.zeros_like(largest), torch.zeros_like(largest)
         for tokens in chunks:
             logits = chunks.logits(tokens)
             place, inside = chunks.place(tokens)
             wanted += logits.gather(1, place)[:, 0].where(inside, 0.0)
             # The sum of exponentials so far is kept relative to the largest logit so far.
-            grown = torch.maximum(largest, logits.amax(1))
+            grown = torch.maximum(largest, logits.amax(1)).clamp(min=smallest)
             total *= (largest - grown).exp_()
             total += logits.sub_(grown[:, None]).exp_().sum(1)
             largest = grown

@@ -23,7 +23,6 @@ _SETTINGS: dict[str, Any] = {
     "input_emb_norm": False,
     "layer_norm_type": "rms",
     "layer_norm_with_affine": True,
-    "multi_query_attention": None,
     "residual_dropout": 0.0,
     "rope": True,
     "rope_full_precision": True,
@@ -38,7 +37,8 @@ def read_shape(config: Configuration) -> ModelShape:
         hidden_size=config["d_model"],
         layers=config["n_layers"],
         heads=config["n_heads"],
-        key_value_heads=config.get("n_kv_heads") or config["n_heads"],
+        key_value_heads=config.get("n_kv_heads")
+        or (1 if config.get("multi_query_attention") else config["n_heads"]),
         intermediate_size=config.get("mlp_hidden_size") or config["mlp_ratio"] * config["d_model"],
         mask_token_id=config["mask_token_id"],
         eos_token_id=config["eos_token_id"],

@@ -126,12 +126,14 @@ def empty_model(shape: ModelShape) -> Backbone:
         return Backbone(shape)
 
 
-def assemble(weights: Weights, dtype: torch.dtype = torch.float32) -> Backbone:
-    """The whole model on the CPU."""
+def assemble(
+    weights: Weights, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Backbone:
+    """The whole model, each weight moved to the device as it is read."""
     model = empty_model(weights.shape)
     for name, _ in list(model.named_parameters()):
         module, _, leaf = name.rpartition(".")
-        tensor = weights.tensor(name).to(dtype)
+        tensor = weights.tensor(name).to(device, dtype)
         setattr(model.get_submodule(module), leaf, nn.Parameter(tensor))
     model.tie()
     return model

@@ -72,7 +72,7 @@ def start_engine(model: nn.Module, config: Config, micro_batch: int, accumulatio
     ]
     optimizer = torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=training.learning_rate,
+        lr=0.0,  # Set before every step. In bf16 DeepSpeed takes a first one of its own.
         betas=(training.betas[0], training.betas[1]),
         fused=True if config.deepspeed.offload != "none" else None,
     )
@@ -82,6 +82,9 @@ def start_engine(model: nn.Module, config: Config, micro_batch: int, accumulatio
         config=deepspeed_config(config, micro_batch, accumulation),
         dist_init_required=True,
     )
+    if training.precision == "bf16" and not config.deepspeed.zero_stage:
+        # Of that step, on gradients of zero, AdamW would keep that it was one.
+        engine.optimizer.optimizer.state.clear()
     if is_unsharded(engine) and torch.distributed.get_world_size() == 1:
         # With nobody to share them, DeepSpeed would copy all gradients into a buffer and back.
         engine.enable_backward_allreduce = False

@@ -10,6 +10,8 @@ from raymdm.training.engine import process_group_of_one
 from raymdm.training.job import Job, Outcome
 from raymdm.training.worker import train_worker
 
+PATIENCE_SECONDS = 6 * 3600
+"""How long workers wait for each other: one of them may probe a large model alone for hours."""
 READING_CPUS = 1
 """CPUs that Ray Data takes for itself, beside the workers'."""
 
@@ -36,12 +38,13 @@ def run_trainer(job: Job) -> Outcome:
     # Without this a report waits for the next poll of two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     from ray import train
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     cluster, keep = job.config.cluster, job.config.keep
     trainer = TorchTrainer(
         _train_function,
         train_loop_config={"job": job},
+        torch_config=TorchConfig(timeout_s=PATIENCE_SECONDS),
         scaling_config=train.ScalingConfig(
             num_workers=cluster.workers,
             use_gpu=cluster.gpus_per_worker > 0,

@@ -75,16 +75,15 @@ def initial_weights(config: Config, shape: ModelShape) -> Weights:
     return open_weights(config.model.init_from, tokens)
 
 
-def initial_model(
-    config: Config, shape: ModelShape, dtype: torch.dtype = torch.float32
-) -> Backbone:
-    """The plain model that a run starts from, whole, on the CPU."""
-    return assemble(initial_weights(config, shape), dtype)
+def initial_model(config: Config, shape: ModelShape) -> Backbone:
+    """The plain model that a run starts from, whole, on the CPU, in fp32."""
+    return assemble(initial_weights(config, shape))
 
 
 def trained_model(config: Config, shape: ModelShape, device: torch.device) -> Backbone:
     """The same as the run trains it: in its precision, with its adapters, whole on the device."""
-    model = initial_model(config, shape, PRECISIONS[config.training.precision])
+    dtype = PRECISIONS[config.training.precision]
+    model = assemble(initial_weights(config, shape), dtype, device)
     return ready_to_train(model, config).to(device)
 
 

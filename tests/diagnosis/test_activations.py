@@ -24,6 +24,12 @@ SHAPE = ModelShape(
 )
 
 
+@pytest.fixture(autouse=True)
+def _torchs_own_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ZeRO 3 replaces it for the whole process, which other tests may have used it in."""
+    monkeypatch.setattr(nn.functional, "linear", torch._C._nn.linear)
+
+
 def shaped(**changes: object) -> ModelShape:
     return ModelShape(**{**SHAPE.__dict__, **changes})  # type: ignore[arg-type]
 

@@ -119,6 +119,9 @@ def test_without_a_tokenizer_it_is_refused(tmp_path: Path):
         ({"attention_bias": True}, "attention_bias is True"),
         ({"rope_parameters": {**STRETCHED, "rope_type": "yarn"}}, "rope scaling 'yarn'"),
         ({"rms_norm_eps": None}, "rms_norm_eps"),
+        ({"num_attention_heads": 0}, "a value of a llama model is wrong"),
+        ({"hidden_size": "32"}, "a value of a llama model is wrong"),
+        ({"eos_token_id": []}, "a value of a llama model is wrong"),
     ],
 )
 def test_what_the_backbone_lacks_is_named(keys: dict[str, Any], reason: str, tmp_path: Path):
@@ -128,3 +131,23 @@ def test_what_the_backbone_lacks_is_named(keys: dict[str, Any], reason: str, tmp
     path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
     with pytest.raises(CheckpointError, match=reason):
         load_model(tmp_path, tokens=TOKENS)
+
+
+def test_a_qwen2_with_heads_of_their_own_size_is_read_again(tmp_path: Path):
+    """Dream's layout has no key for it."""
+    causal_model("Qwen2", tmp_path / "causal")
+    config = json.loads((tmp_path / "causal" / "config.json").read_text()) | {"head_dim": 8}
+    (tmp_path / "causal" / "config.json").write_text(json.dumps(config))
+    model = load_model(tmp_path / "causal", tokens=TOKENS)
+    save_model(model, tmp_path / "masked")
+    assert load_shape(tmp_path / "masked") == model.shape
+
+
+def test_old_configurations_leave_out_what_was_then_usual(tmp_path: Path):
+    causal_model("Llama", tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text()) | {"eos_token_id": None, "pad_token_id": 0}
+    del config["rope_parameters"]
+    path.write_text(json.dumps(config))
+    shape = load_shape(tmp_path, TOKENS)
+    assert (shape.rope_theta, shape.eos_token_id, shape.pad_token_id) == (10000.0, 3, 4)

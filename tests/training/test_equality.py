@@ -95,6 +95,24 @@ def test_ways_to_save_memory_or_time_change_nothing(
     _assert_same(_train(folder, tmp_path / "run", run_in_process, **WAYS[way]), reference, 1e-5)
 
 
+@pytest.fixture(scope="module")
+def half(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """ZeRO 2 in half precision."""
+    sections = {"training": {"precision": "bf16"}, "deepspeed": {"zero_stage": 2}}
+    run_dir = tmp_path_factory.mktemp("runs") / "half"
+    return _train(folder, run_dir, run_in_process, estimator={}, **sections)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_in_half_precision_every_stage_takes_the_same_steps(
+    folder: Path, tmp_path: Path, half: pd.DataFrame, stage: int
+) -> None:
+    """Without ZeRO DeepSpeed takes a first step of its own, which must leave no trace."""
+    sections = {"training": {"precision": "bf16"}, "deepspeed": {"zero_stage": stage}}
+    metrics = _train(folder, tmp_path / "run", run_in_process, estimator={}, **sections)
+    np.testing.assert_allclose(metrics["loss"], half["loss"], rtol=5e-4)
+
+
 @pytest.mark.slow
 def test_compiled_blocks_change_nothing(
     folder: Path, tmp_path: Path, reference: pd.DataFrame
