@@ -23,6 +23,6 @@ def test_what_is_taken_and_given_back_is_still_the_peak():
 
 @pytest.mark.slow
 def test_a_model_is_loaded_in_shards(tmp_path: Path):
-    shape = ModelShape(32000, 768, 12, 12, 12, 2048, 1, 2, 3)
+    shape = ModelShape(32000, 1024, 16, 16, 16, 2816, 1, 2, 3)
     figures = measure_loading(tmp_path, shape)
     assert figures.copy < figures.peak <= figures.allowed
