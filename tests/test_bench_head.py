@@ -71,7 +71,7 @@ def test_peak_memory_is_that_of_one_way_in_a_fresh_process() -> None:
 def test_memory_too_small_to_be_seen_is_not_called_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory_bench, "_resident", lambda field: 4096)
+    monkeypatch.setattr(memory_bench, "resident_bytes", lambda field: 4096)
     with pytest.raises(RunError, match="too little memory"):
         peak_beyond_now(lambda: None, torch.device("cpu"))
 

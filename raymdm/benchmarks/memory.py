@@ -54,12 +54,12 @@ def _peak(work: Callable[[], object], device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
-    before = _resident("VmRSS")
+    before = resident_bytes("VmRSS")
     work()
-    return _resident("VmHWM") - before
+    return resident_bytes("VmHWM") - before
 
 
-def _resident(field: str) -> int:
+def resident_bytes(field: str) -> int:
     """Bytes of resident memory now (`VmRSS`) or at most so far (`VmHWM`), as Linux counts them."""
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""Prepared rows of random tokens: a benchmark needs their length and vocabulary, not their text."""
+"""Prepared rows of random tokens: a measurement needs lengths and vocabulary, not text."""
 
 from pathlib import Path
 
@@ -6,22 +6,33 @@ import numpy as np
 
 from raymdm.data.manifest import FORMAT, Manifest, SplitManifest, write_manifest
 from raymdm.data.schema import row_line
+from raymdm.models import SpecialTokens
 
 
 def write_random_rows(
-    folder: Path, *, lengths: np.ndarray, prompt_lengths: np.ndarray, vocabulary_size: int
+    folder: Path,
+    *,
+    lengths: np.ndarray,
+    prompt_lengths: np.ndarray,
+    vocabulary_size: int,
+    tokens: SpecialTokens | None = None,
 ) -> Path:
     """A prepared folder of training rows only, of int64[N] tokens, the first of them the prompt.
 
-    The three last ids are mask, EOS and padding. There is no tokenizer: nothing is decoded.
+    The three last ids are mask, EOS and padding, unless `tokens` says which are. There is no
+    tokenizer: nothing is decoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
-    mask, eos, pad = range(vocabulary_size - 3, vocabulary_size)
+    if tokens is None:
+        tokens = SpecialTokens(*range(vocabulary_size - 3, vocabulary_size))
+    special = [tokens.mask_token_id, tokens.eos_token_id, tokens.pad_token_id]
+    plain = np.setdiff1d(np.arange(vocabulary_size), special)
     with open(folder / "train.jsonl", "wb") as file:
-        for number, (tokens, prompt) in enumerate(zip(lengths, prompt_lengths, strict=True)):
-            ids = random.integers(0, mask, tokens - 1).tolist()
-            file.write(row_line([*ids, eos], int(prompt), f"row-{number}", None))
+        for number, (length, prompt) in enumerate(zip(lengths, prompt_lengths, strict=True)):
+            ids = plain[random.integers(0, len(plain), length - 1)].tolist()
+            row = [*ids, tokens.eos_token_id]
+            file.write(row_line(row, int(prompt), f"row-{number}", None))
     split = SplitManifest(
         file="train.jsonl",
         rows=len(lengths),
@@ -46,9 +57,9 @@ def write_random_rows(
             template="plain",
             tokenizer="tokenizer",
             vocabulary_size=vocabulary_size,
-            mask_token_id=mask,
-            eos_token_id=eos,
-            pad_token_id=pad,
+            mask_token_id=tokens.mask_token_id,
+            eos_token_id=tokens.eos_token_id,
+            pad_token_id=tokens.pad_token_id,
             max_length=int(lengths.max()),
             splits={"train": split},
         ),

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from raymdm.benchmarks.rows import write_random_rows
 from raymdm.config import Config, dump_yaml
 from raymdm.config.estimator import ControlSection, DelimiterSection, MaskerSection, TimeSection
 from raymdm.config.training import WandbSection
-from raymdm.data.manifest import FORMAT, Manifest, SplitManifest, write_manifest
-from raymdm.data.schema import row_line
 from raymdm.diagnosis.lengths import Lengths, read_lengths
 from raymdm.diagnosis.memory import Estimate, estimate, largest_forward
 from raymdm.errors import RunError
@@ -132,41 +131,10 @@ def worst_case(config: Config, lengths: Lengths, folder: Path) -> Config:
 
 def _write_rows(folder: Path, rows: int, lengths: Lengths, tokens: SpecialTokens) -> None:
     """Prepared rows of random tokens, all as long as the longest."""
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    special = [tokens.mask_token_id, tokens.eos_token_id, tokens.pad_token_id]
-    plain = np.setdiff1d(np.arange(lengths.vocabulary_size), special)
-    prompt = lengths.row - lengths.response
-    with open(folder / "train.jsonl", "wb") as file:
-        for number in range(rows):
-            ids = random.choice(plain, lengths.row - 1).tolist()
-            file.write(row_line([*ids, tokens.eos_token_id], prompt, f"row-{number}", None))
-    split = SplitManifest(
-        file="train.jsonl",
-        rows=rows,
-        dropped_too_long=0,
-        duplicates_dropped=0,
-        wrong_by_own_scorer=0,
-        tokens=rows * lengths.row,
-        median_row=lengths.row,
-        longest_row=lengths.row,
-        longest_response=lengths.response,
-        sha256="",
-    )
-    manifest = Manifest(
-        format=FORMAT,
-        fingerprint="random rows of a memory check",
-        task={},
-        prepare={},
-        sources={},
-        versions={},
-        template="plain",
-        tokenizer="tokenizer",
+    write_random_rows(
+        folder,
+        lengths=np.full(rows, lengths.row),
+        prompt_lengths=np.full(rows, lengths.row - lengths.response),
         vocabulary_size=lengths.vocabulary_size,
-        mask_token_id=tokens.mask_token_id,
-        eos_token_id=tokens.eos_token_id,
-        pad_token_id=tokens.pad_token_id,
-        max_length=lengths.row,
-        splits={"train": split},
+        tokens=tokens,
     )
-    write_manifest(folder, manifest)

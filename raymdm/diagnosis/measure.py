@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from raymdm.benchmarks.memory import resident_bytes
 from raymdm.command import quiet
 from raymdm.config import Config
 from raymdm.config.loading import validate
@@ -34,14 +35,14 @@ def main(folder: Path) -> None:
         # What libraries load and set up at their first use belongs to the process.
         run_steps(make_job(_small(config, folder), RunDirectory(folder / SMALL / "run")))
         gc.collect()
-        process = status_bytes("VmRSS")
+        process = resident_bytes("VmRSS")
         if gpu:
             torch.cuda.reset_peak_memory_stats()
         job = make_job(config, RunDirectory(config.run_dir))
         # Weights are drawn, not read: pages of a mapped file are no memory of the process.
         run_steps(replace(job, config=_new_weights(config)))
         # The peak of the process's life, but what came before was small.
-        measured = torch.cuda.max_memory_allocated() if gpu else status_bytes("VmHWM") - process
+        measured = torch.cuda.max_memory_allocated() if gpu else resident_bytes("VmHWM") - process
     (folder / RESULT).write_text(json.dumps({"measured": measured, "process": process}))
 
 
@@ -53,12 +54,6 @@ def run_steps(job: Job) -> None:
         problem = worker.step(rows)
         if problem is not None:
             raise RunError(problem)
-
-
-def status_bytes(name: str) -> int:
-    """An entry of /proc/self/status, which is in KiB: VmRSS now, VmHWM at its highest."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def _new_weights(config: Config) -> Config:

@@ -26,9 +26,9 @@ from raymdm.diagnosis.states import Held, Plan, held
 from raymdm.diffusion.compose import needs_probe
 from raymdm.diffusion.gradients import BLOCK, CACHED, gradient_parameters
 from raymdm.models import ModelShape
-from raymdm.models.lora import add_adapters
 from raymdm.models.weights import PRECISIONS, empty_model
 from raymdm.training.engine import deepspeed_config
+from raymdm.training.starting import ready_to_train
 
 
 @dataclass(frozen=True)
@@ -187,9 +187,7 @@ def _probe(
     probe, chunk = density.probe, config.training.head_chunk
     if density.moment == "gradient":
         lora, recompute = config.model.lora, config.training.activation_checkpointing
-        model = empty_model(shape)
-        if lora.rank is not None:
-            add_adapters(model, lora, config.seed)
+        model = ready_to_train(empty_model(shape), config)
         chosen = sum(p.numel() for p in gradient_parameters(model, probe.parameters).values())
         one = count_activations(shape, lengths.row, width, lora, recompute=recompute)
         return Parts(

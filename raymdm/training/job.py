@@ -33,7 +33,7 @@ class Job:
     manifest: Manifest
     shape: ModelShape
     start: str | None
-    """Fingerprint of the starting checkpoint, if the run has one."""
+    """Fingerprint of the starting checkpoint, where adapters are trained on one."""
     order: Order
     steps: int
     train: RowIndex

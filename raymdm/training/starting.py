@@ -71,8 +71,12 @@ def initial_weights(config: Config, shape: ModelShape) -> Weights:
     """The weights a run starts from: the folder's, or new ones from the seed."""
     if config.model.init_from is None:
         return SeededWeights(shape, config.seed, config.model.initializer_std)
+    return _stored_weights(config.model.init_from, shape)
+
+
+def _stored_weights(source: str, shape: ModelShape) -> FolderWeights:
     tokens = SpecialTokens(shape.mask_token_id, shape.eos_token_id, shape.pad_token_id)
-    return open_weights(config.model.init_from, tokens)
+    return open_weights(source, tokens)
 
 
 def initial_model(config: Config, shape: ModelShape) -> Backbone:
@@ -125,7 +129,7 @@ def check_start(config: Config, shape: ModelShape) -> str | None:
     """Find what would otherwise fail in a worker, reading next to nothing of the weights.
 
     Returns:
-        The fingerprint of the starting checkpoint; None for new weights.
+        The fingerprint of the starting checkpoint where adapters are trained on it, else None.
 
     Raises:
         CheckpointError: tensors of the starting model are missing, left over or of another size.
@@ -138,5 +142,7 @@ def check_start(config: Config, shape: ModelShape) -> str | None:
             f"training.compile needs a C++ compiler, and there is no {compiler}; install one, name "
             "it in CXX, or leave training.compile off"
         )
-    weights = initial_weights(config, shape)
-    return weights.fingerprint() if isinstance(weights, FolderWeights) else None
+    if config.model.init_from is None:
+        return None
+    weights = _stored_weights(config.model.init_from, shape)
+    return None if config.model.lora.rank is None else weights.fingerprint()

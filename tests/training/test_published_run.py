@@ -9,11 +9,10 @@ import torch
 from prepared import start_run, tiny_config
 
 from raymdm.benchmarks.rows import write_random_rows
-from raymdm.data.manifest import read_manifest, write_manifest
 from raymdm.data.schema import row_line
 from raymdm.data.stream import read_steps
 from raymdm.exports import export_run
-from raymdm.models import load_model
+from raymdm.models import SpecialTokens, load_model
 from raymdm.training.checkpoint import FolderReporter
 from raymdm.training.engine import process_group_of_one
 from raymdm.training.worker import Worker
@@ -37,12 +36,11 @@ def write_bytes_of_gsm8k(folder: Path, count: int = 24) -> Path:
         lengths=np.array([len(row) for row in rows]),
         prompt_lengths=np.array([len(prompt) for prompt in prompts]),
         vocabulary_size=320,
+        tokens=SpecialTokens(mask_token_id=MASK, eos_token_id=EOS, pad_token_id=EOS),
     )
     with open(folder / "train.jsonl", "wb") as file:
         for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
             file.write(row_line(row, len(prompt), f"row-{number}", None))
-    ids = {"mask_token_id": MASK, "eos_token_id": EOS, "pad_token_id": EOS}
-    write_manifest(folder, read_manifest(folder).model_copy(update=ids))
     return folder
 
 
