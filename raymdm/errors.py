@@ -39,3 +39,9 @@ class RunError(RaymdmError):
 
 class DivergedError(RunError):
     """The loss became NaN or infinite: an outcome of the run, never retried."""
+
+
+class StoppedError(RunError):
+    """A run that was asked to stop, and did with a checkpoint: the status of a SIGTERM."""
+
+    exit_status = 143

@@ -24,11 +24,13 @@ from raymdm.command import (
     settings,
 )
 from raymdm.config import Config
-from raymdm.errors import DivergedError
+from raymdm.errors import DivergedError, StoppedError
 from raymdm.progress import follow, status_line
 from raymdm.training import RunDirectory, run_trainer
+from raymdm.training.checkpoint import check_store, open_store
 from raymdm.training.job import Job, Outcome, make_job
 from raymdm.training.launch import READING_CPUS
+from raymdm.training.stopping import sigterm_stops
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in run_dir from its last checkpoint.")
@@ -75,6 +77,7 @@ def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Out
             "set a smaller cluster.workers or cluster.cpus_per_worker, or join a larger cluster",
         )
         run = RunDirectory.open(config, job.manifest.fingerprint, resume)
+        check_store(open_store(config, run), config, job.manifest.fingerprint, resume)
         status = run.status()
         if status.get("state") == "finished":
             typer.echo(f"{run.path} is finished (step {status['step']}); nothing to do")
@@ -89,7 +92,7 @@ def _train(job: Job, run: RunDirectory) -> Outcome:
     run.begin(job.steps)
     started = time.monotonic()
     try:
-        with follow(run):
+        with follow(run), sigterm_stops(run):
             outcome = run_trainer(job)
     except BaseException as error:
         run.write_status(state="interrupted", message=str(error) or type(error).__name__)
@@ -99,6 +102,11 @@ def _train(job: Job, run: RunDirectory) -> Outcome:
     typer.echo(f"{status_line({**run.status(), 'seconds_left': None})}  (last step)")
     if outcome.state == "diverged":
         raise DivergedError(f"{run.path}: diverged at {outcome.message}")
+    if outcome.state == "stopped":
+        raise StoppedError(
+            f"{run.path}: stopped after step {outcome.step} of {job.steps} with a checkpoint "
+            f"({outcome.message}); continue with the same command and --resume"
+        )
     run.prune(job.config.keep)
     typer.echo(f"finished {outcome.step} steps in {time.monotonic() - started:.0f} s: {run.path}")
     return outcome

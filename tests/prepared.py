@@ -16,7 +16,7 @@ from raymdm.data.schema import row_line
 from raymdm.data.stream import StepRows, read_steps
 from raymdm.data.tokenizer import train_bpe
 from raymdm.training import RunDirectory, train_worker
-from raymdm.training.checkpoint import FolderReporter
+from raymdm.training.checkpoint import Checkpoints
 from raymdm.training.engine import process_group_of_one
 from raymdm.training.job import Job, make_job
 
@@ -121,7 +121,7 @@ def cut_at(job: Job, step: int) -> None:
             yield rows
 
     with process_group_of_one(gpu=False), pytest.raises(KeyboardInterrupt):
-        train_worker(job, batches, FolderReporter(job.run, job.config.keep))
+        train_worker(job, batches, Checkpoints.direct(job.config, job.run))
 
 
 def tiny_config(run_dir: Path, folder: Path, **sections: object) -> Config:

@@ -18,7 +18,7 @@ from raymdm.config import Config, read_config
 from raymdm.data.stream import read_steps
 from raymdm.errors import RunError
 from raymdm.training import RunDirectory
-from raymdm.training.checkpoint import FolderReporter
+from raymdm.training.checkpoint import Checkpoints
 from raymdm.training.engine import process_group_of_one
 from raymdm.training.job import Job, make_job
 from raymdm.training.worker import Worker
@@ -110,7 +110,7 @@ def measure_training(config: Config, folder: Path, plan: Plan) -> TrainingFigure
     job = make_job(config, RunDirectory(config.run_dir))
     RunDirectory.open(config, job.manifest.fingerprint, resume=False)
     with process_group_of_one(gpu=config.cluster.gpus_per_worker > 0):
-        worker = Worker(job, FolderReporter(job.run, config.keep))
+        worker = Worker(job, Checkpoints.direct(config, job.run))
         batches = draw_batches(job, worker.estimator, plan.total, worker.device)
         bare = BareLoop(job, worker.device)
         tokens = [batch.tokens for batch in batches]

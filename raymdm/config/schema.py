@@ -9,6 +9,7 @@ from raymdm.config.model import ModelSection
 from raymdm.config.section import Section
 from raymdm.config.sweep import SweepSection
 from raymdm.config.training import (
+    CheckpointsSection,
     ClusterSection,
     DeepspeedSection,
     Keep,
@@ -36,6 +37,7 @@ class Config(Section):
     model: ModelSection = ModelSection()
     estimator: EstimatorSection = EstimatorSection()
     training: TrainingSection = TrainingSection()
+    checkpoints: CheckpointsSection = CheckpointsSection()
     cluster: ClusterSection = ClusterSection()
     deepspeed: DeepspeedSection = DeepspeedSection()
     evaluation: EvaluationSection = EvaluationSection()
@@ -46,11 +48,19 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "Config":
-        if self.training.batch_size % self.cluster.workers:
+        cluster = self.cluster
+        least = cluster.min_workers or cluster.workers
+        if least > cluster.workers:
             raise ValueError(
-                f"training.batch_size {self.training.batch_size} is not a multiple of "
-                f"cluster.workers {self.cluster.workers}; choose a batch that every worker shares"
+                f"cluster.min_workers {least} is more than cluster.workers {cluster.workers}"
             )
+        for workers in range(least, cluster.workers + 1):
+            if self.training.batch_size % workers:
+                among = "" if workers == cluster.workers else " (cluster.min_workers allows fewer)"
+                raise ValueError(
+                    f"training.batch_size {self.training.batch_size} is not a multiple of "
+                    f"cluster.workers {workers}{among}; choose a batch that every worker shares"
+                )
         return self
 
     @model_validator(mode="after")

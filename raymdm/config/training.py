@@ -64,11 +64,30 @@ class TrainingSection(Section):
         return self
 
 
+class CheckpointsSection(Section):
+    """Where checkpoints are kept, and which; `training.checkpoint_every` says when one is made."""
+
+    storage: str | None = None
+    """A folder of this run alone, as a path that all workers see or a URI (`s3://bucket/run`,
+    `gs://…`, `fsspec+az://…`), to which they are uploaded while training goes on. null: the run
+    directory."""
+    last: int = Field(default=1, ge=1)
+    """How many of the newest stay (`keep: best` and `keep: all` keep more)."""
+    milestone_every: int = Field(default=0, ge=0)
+    """Those after a multiple of so many steps stay for good; 0 keeps none for that."""
+
+
 class ClusterSection(Section):
     """The Ray workers of one run."""
 
     workers: int = Field(default=1, ge=1)
     """Data-parallel workers of Ray Train."""
+    min_workers: int | None = Field(default=None, ge=1)
+    """Train with as few as these where the cluster holds no more, and with up to `workers` as soon
+    as it does; the result is the same. null: always with `workers`."""
+    max_failures: int = Field(default=3, ge=0)
+    """How often a run starts again from its last checkpoint after losing a worker, a node or Ray
+    Train's controller, before it is given up."""
     cpus_per_worker: float = Field(default=0.5, gt=0)
     """Logical CPUs a worker reserves; leave some for Ray Data's own tasks."""
     gpus_per_worker: int = Field(default=0, ge=0, le=1)

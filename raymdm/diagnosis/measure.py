@@ -20,7 +20,7 @@ from raymdm.data.stream import read_steps
 from raymdm.diagnosis.checking import RESULT, SMALL, STEPS
 from raymdm.errors import RaymdmError, RunError
 from raymdm.training import RunDirectory
-from raymdm.training.checkpoint import FolderReporter
+from raymdm.training.checkpoint import Checkpoints
 from raymdm.training.engine import process_group_of_one
 from raymdm.training.job import Job, make_job
 from raymdm.training.worker import Worker
@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
 def run_steps(job: Job) -> None:
     """The model, the engine and the first optimiser steps, as a run does them."""
     RunDirectory.open(job.config, job.manifest.fingerprint, resume=False)
-    worker = Worker(job, FolderReporter(job.run, job.config.keep))
+    worker = Worker(job, Checkpoints.direct(job.config, job.run))
     for rows in read_steps(job.train, job.order, 0, STEPS):
         problem = worker.step(rows)
         if problem is not None:

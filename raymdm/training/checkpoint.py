@@ -1,78 +1,123 @@
-"""Checkpoints of a run: DeepSpeed's state and our progress, in folders named by the step.
+"""Checkpoints of a run as its workers see them: written by all ranks, delivered, kept by policy.
 
-`Reporter` hides who keeps them: Ray Train (`TrainReporter`) or the run directory itself
-(`FolderReporter`), in the same layout: `checkpoints/step-00000100/`.
+A checkpoint holds DeepSpeed's state in `engine/`, our own in `progress.json` (step, workers,
+configuration, data, state of the estimator), and what a run directory needs to go on elsewhere:
+`metrics.parquet` and `density.json`. Where it lies and whether it is whole: `checkpoint_store.py`.
 """
 
 import json
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch.distributed
 from torch import nn
 
-from raymdm.config.training import Keep
-from raymdm.errors import CheckpointError
-from raymdm.training.run_directory import RunDirectory, read_json, write_json
+from raymdm.config import Config
+from raymdm.config.loading import fingerprint
+from raymdm.errors import CheckpointError, RunError
+from raymdm.training.agreement import first_says, node_folder
+from raymdm.training.checkpoint_store import (
+    CheckpointStore,
+    checkpoint_name,
+    checkpoint_step,
+    flush,
+    sizes_of,
+)
+from raymdm.training.resharding import any_size
+from raymdm.training.run_directory import RunDirectory, identity, write_json
 
-_TAG = "engine"
+TAG = "engine"
 _PROGRESS = "progress.json"
-_RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 Progress = dict[str, Any]
-"""What is saved beside DeepSpeed's state: step, workers, best, start, stream."""
+"""What is saved beside DeepSpeed's state: step, workers, best, score, start, stream,
+configuration, data."""
 
 
-def checkpoint_name(step: int) -> str:
-    """Folder name of the checkpoint after `step` steps."""
-    return f"step-{step:08d}"
+def open_store(config: Config, run: RunDirectory) -> CheckpointStore:
+    """Where the checkpoints of a run are kept."""
+    return CheckpointStore(config.checkpoints.storage or str(run.checkpoints))
 
 
-def save_engine(engine: Any, folder: Path, progress: Progress) -> None:
+def steps_done(store: CheckpointStore) -> int:
+    """Steps of the newest whole checkpoint; 0 without one."""
+    name = store.newest()
+    return checkpoint_step(name) if name else 0
+
+
+def check_store(store: CheckpointStore, config: Config, data: str, resume: bool) -> None:
+    """Raises CheckpointError where the store holds another run, or this one without `resume`."""
+    name = store.newest()
+    if name is None:
+        return
+    progress = json.loads(store.read(name, _PROGRESS))
+    same = progress["configuration"] == fingerprint(identity(config.model_dump()))
+    if not same or progress["data"] != data:
+        what = "configuration" if not same else "data"
+        raise CheckpointError(
+            f"{store.place} holds checkpoints of a run with another {what}; choose another "
+            "checkpoints.storage or run_dir"
+        )
+    if not resume:
+        raise CheckpointError(
+            f"{store.place} holds checkpoints of this run (step {progress['step']}); continue it "
+            "with --resume or choose another checkpoints.storage"
+        )
+
+
+def save_engine(engine: Any, folder: Path, progress: Progress, run: RunDirectory) -> None:
     """Write this rank's part of a checkpoint; every rank must call it."""
+    from deepspeed.checkpoint.constants import (
+        UNIVERSAL_CHECKPOINT_INFO,
+        UNIVERSAL_CHECKPOINT_VERSION_KEY,
+        UNIVERSAL_CHECKPOINT_VERSION_VALUE,
+    )
+
+    # What DeepSpeed asks for when the checkpoint is to be loaded by another number of workers.
+    version = {UNIVERSAL_CHECKPOINT_VERSION_KEY: UNIVERSAL_CHECKPOINT_VERSION_VALUE}
     engine.save_checkpoint(
         str(folder),
-        tag=_TAG,
-        client_state={},
+        tag=TAG,
+        client_state={UNIVERSAL_CHECKPOINT_INFO: version},
         save_latest=False,
         exclude_frozen_parameters=has_frozen(engine.module),
     )
     if torch.distributed.get_rank() == 0:
         write_json(folder / _PROGRESS, progress)
+        for path in (run.metrics, run.density):
+            if path.exists():
+                shutil.copy(path, folder)
 
 
-def load_engine(engine: Any, folder: Path, world_size: int) -> Progress:
-    """Load a checkpoint into the engine; the progress that was saved with it.
+def bring_back(folder: Path, run: RunDirectory) -> None:
+    """Put what a lost run directory held back into a new one."""
+    for path in (run.metrics, run.density):
+        if (folder / path.name).exists() and not path.exists():
+            shutil.copy(folder / path.name, path)
+
+
+def read_progress(folder: Path) -> Progress:
+    """Our own state in a checkpoint."""
+    return dict(json.loads((folder / _PROGRESS).read_text()))
+
+
+def load_engine(engine: Any, folder: Path, progress: Progress) -> None:
+    """Load DeepSpeed's state into the engine, whatever number of workers saved it.
 
     Raises:
-        CheckpointError: cut short, or written by another number of workers.
+        CheckpointError: DeepSpeed does not find its state.
     """
-    try:
-        progress = json.loads((folder / _PROGRESS).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{folder}: not a complete checkpoint ({_PROGRESS} is missing or broken)"
-        ) from error
-    if progress["workers"] != world_size:
-        raise CheckpointError(
-            f"{folder} was written by {progress['workers']} workers and cannot be resumed with "
-            f"{world_size}; set cluster.workers to {progress['workers']}"
-        )
-    if "stream" not in progress:
-        raise CheckpointError(
-            f"{folder} was written by an older raymdm, without the state of the estimator; train "
-            "anew in another run_dir"
-        )
-    loaded, _ = engine.load_checkpoint(
-        str(folder), tag=_TAG, load_module_strict=not has_frozen(engine.module)
-    )
+    strict = not has_frozen(engine.module)
+    with any_size(engine, folder, TAG, saved_by=progress["workers"]) as loadable:
+        loaded, _ = engine.load_checkpoint(str(loadable), tag=TAG, load_module_strict=strict)
     if loaded is None:
         raise CheckpointError(f"{folder}: DeepSpeed found no state in it")
-    return dict(progress)
 
 
 def has_frozen(model: nn.Module) -> bool:
@@ -80,88 +125,157 @@ def has_frozen(model: nn.Module) -> bool:
     return any(not parameter.requires_grad for parameter in model.parameters())
 
 
-class Reporter(Protocol):
-    """Where a worker's checkpoints go."""
+@dataclass(frozen=True)
+class Keeping:
+    """Which checkpoints stay while a run goes on.
 
-    def restore(self, load: Callable[[Path], Progress]) -> Progress | None:
-        """`load(folder)` of the newest complete checkpoint; None without one."""
+    Attributes:
+        last: how many of the newest.
+        milestone_every: those after a multiple of so many steps stay for good; 0 for none.
+        best: the one with the lowest held-out NELBO stays.
+        all: everything stays.
+    """
+
+    last: int
+    milestone_every: int
+    best: bool
+    all: bool
+
+    @classmethod
+    def of(cls, config: Config) -> "Keeping":
+        """As the configuration says."""
+        section, keep = config.checkpoints, config.keep
+        return cls(section.last, section.milestone_every, keep == "best", keep == "all")
+
+    def dropped(self, scores: dict[str, float | None]) -> list[str]:
+        """Names that do not stay, of whole checkpoints in the order of their steps with scores."""
+        names = list(scores)
+        kept = set(names if self.all else names[-self.last :])
+        if self.milestone_every:
+            kept |= {name for name in names if checkpoint_step(name) % self.milestone_every == 0}
+        scored = {name: score for name, score in scores.items() if score is not None}
+        if self.best and scored:
+            kept.add(min(scored, key=lambda name: scored[name]))
+        return [name for name in names if name not in kept]
+
+
+class Delivery(Protocol):
+    """How a written checkpoint gets to its store."""
+
+    def __call__(
+        self, name: str, metrics: dict[str, float], written: Path, deliver: Callable[[], None]
+    ) -> None:
+        """Call `deliver`, now or in the background; every rank must call this."""
+
+    def wait(self) -> None:
+        """Return when nothing is on its way any more."""
+
+
+class DirectDelivery:
+    """At once, in this process."""
+
+    def __call__(
+        self, name: str, metrics: dict[str, float], written: Path, deliver: Callable[[], None]
+    ) -> None:
+        """Call `deliver` now."""
+        deliver()
+
+    def wait(self) -> None:
+        """Nothing is ever on its way."""
+
+
+class Checkpoints:
+    """What a worker does with checkpoints; all ranks must call each method together."""
+
+    def __init__(self, store: CheckpointStore, keeping: Keeping, delivery: Delivery) -> None:
+        self.store, self.keeping, self.delivery = store, keeping, delivery
+        self.rank = torch.distributed.get_rank()
+        self.workers = torch.distributed.get_world_size()
+
+    @contextmanager
+    def newest(self) -> Iterator[Path | None]:
+        """A local folder with the newest whole checkpoint; None without one."""
+        # One rank looks: another might not see the same a moment later.
+        name = first_says(self.store.newest)
+        if name is None:
+            yield None
+        elif self.store.local:
+            yield Path(self.store.folder(name))
+        else:
+            with node_folder("checkpoint", lambda made: self.store.download(name, made)) as folder:
+                yield folder
 
     def save(self, step: int, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
-        """Keep the checkpoint that `write(folder)` writes; every rank must call it."""
+        """Keep what `write(folder)` writes on every rank, then drop what need not stay.
 
+        Raises:
+            RunError: it could not be written; earlier checkpoints are as they were.
+        """
+        name = checkpoint_name(step)
+        self.delivery.wait()
+        first_says(lambda: self.store.clear(name))
+        try:
+            own = self._scratch(name)
+            write(own)
+            deliver = self._move if self.store.local else self._upload
+            self.delivery(name, metrics, own, lambda: deliver(own, name))
+        except (OSError, RuntimeError) as error:  # torch says the second of a full disk
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RunError(
+                f"{self.store.place}: the checkpoint of step {step} could not be written "
+                f"({reason}); make room, then continue with --resume"
+            ) from error
+        self._prune()
 
-class FolderReporter:
-    """Checkpoints of a single worker, straight into the run directory."""
+    def finish(self) -> None:
+        """Wait for what is on its way, on all ranks."""
+        self.delivery.wait()
+        torch.distributed.barrier()
+        self._prune()
 
-    def __init__(self, run: RunDirectory, keep: Keep) -> None:
-        self.run = run
-        self.keep = keep
+    @classmethod
+    def direct(cls, config: Config, run: RunDirectory) -> "Checkpoints":
+        """Those of a run outside Ray Train, in its process group of one."""
+        return cls(open_store(config, run), Keeping.of(config), DirectDelivery())
 
-    def restore(self, load: Callable[[Path], Progress]) -> Progress | None:
-        """`load(folder)` of the newest complete checkpoint; None without one."""
-        complete = [folder for folder in _folders(self.run) if (folder / _PROGRESS).exists()]
-        return load(complete[-1]) if complete else None
+    def _scratch(self, name: str) -> Path:
+        """Where this rank writes: beside the others' parts, or elsewhere if that is no disk."""
+        if not self.store.local:
+            return Path(tempfile.mkdtemp(prefix="raymdm-checkpoint-"))
+        own = Path(self.store.folder(name)) / f".rank-{self.rank}"
+        own.mkdir(parents=True)
+        return own
 
-    def save(self, step: int, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
-        """Write under a temporary name, rename, then drop what `keep` does not hold."""
-        # Ray Train's record would go on naming folders that are dropped here.
-        (self.run.checkpoints / _RAY_SNAPSHOT).unlink(missing_ok=True)
-        final = self.run.checkpoints / checkpoint_name(step)
-        temporary = self.run.checkpoints / f".{final.name}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write(temporary)
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-        older = [folder for folder in _folders(self.run) if folder != final]
-        if self.keep == "best":
-            # The newest stays for resuming, the best for use.
-            record = self.run.checkpoints / "best.json"
-            best = read_json(record)
-            score = metrics.get("validation_nelbo", math.inf)
-            if not best or score < best["score"]:
-                best = {"folder": final.name, "score": score}
-                write_json(record, best)
-            older = [folder for folder in older if folder.name != best["folder"]]
-        if self.keep != "all":
-            for folder in older:
-                shutil.rmtree(folder)
+    def _move(self, own: Path, name: str) -> None:
+        files, folder = sizes_of(own), own.parent
+        flush(own, files)
+        for file in files:
+            (folder / file).parent.mkdir(exist_ok=True)
+            (own / file).replace(folder / file)
+        shutil.rmtree(own)
+        self.store.seal(name, self.rank, self.workers, files)
 
+    def _upload(self, own: Path, name: str) -> None:
+        try:
+            self.store.upload(own, name, self.rank, self.workers)
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
 
-class TrainReporter:
-    """Checkpoints through `ray.train.report`, which every rank must reach together."""
+    def _prune(self) -> None:
+        if self.rank or self.keeping.all:
+            return
+        whole = self.store.whole()
+        scores = {name: self._score(name) if self.keeping.best else None for name in whole}
+        # What lies before a whole one was cut short; what lies after may be on its way.
+        cut = [
+            name
+            for name in self.store.names()
+            if name not in whole and name < max(whole, default="")
+        ]
+        for name in [*self.keeping.dropped(scores), *cut]:
+            self.store.drop(name)
 
-    def __init__(self) -> None:
-        from ray import train
-
-        self.train = train
-
-    def restore(self, load: Callable[[Path], Progress]) -> Progress | None:
-        """`load(folder)` of the newest checkpoint that Ray Train holds; None without one."""
-        checkpoint = self.train.get_checkpoint()
-        if checkpoint is None:
-            return None
-        with checkpoint.as_directory() as folder:
-            return load(Path(folder))
-
-    def save(self, step: int, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
-        """Write to a temporary folder and hand it to Ray Train, which merges the ranks' files."""
-        with tempfile.TemporaryDirectory(prefix="raymdm-checkpoint-") as folder:
-            write(Path(folder))
-            self.train.report(
-                {"step": step, **metrics},
-                checkpoint=self.train.Checkpoint.from_directory(folder),
-                checkpoint_dir_name=checkpoint_name(step),
-            )
-
-
-def trainer_steps_done(run: RunDirectory) -> int:
-    """Steps of the checkpoint that Ray Train will restore, by its own record; 0 without one."""
-    snapshot = read_json(run.checkpoints / _RAY_SNAPSHOT)
-    result = snapshot.get("latest_checkpoint_result") or {}
-    name = result.get("checkpoint_dir_name")
-    return int(name.removeprefix("step-")) if name else 0
-
-
-def _folders(run: RunDirectory) -> list[Path]:
-    return sorted(folder for folder in run.checkpoints.glob("step-*") if folder.is_dir())
+    def _score(self, name: str) -> float | None:
+        """The held-out NELBO that was measured at a checkpoint, if any was."""
+        score = json.loads(self.store.read(name, _PROGRESS))["score"]
+        return None if math.isnan(score) else float(score)

@@ -20,7 +20,7 @@ from raymdm.training.run_directory import RunDirectory
 from raymdm.training.schedule import total_steps
 from raymdm.training.starting import check_start, model_shape
 
-State = Literal["finished", "diverged"]
+State = Literal["finished", "diverged", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. A diverged run is an outcome, not an error."""
+    """How a run ended. A diverged run is an outcome, not an error; a stopped one can go on."""
 
     state: State
     step: int

@@ -1,13 +1,22 @@
 """Start the workers of a run: through Ray Train, or as this process alone."""
 
 import os
+import sys
 from typing import Any
 
-from raymdm.data.stream import iterate_steps, read_steps, stream_dataset
+from raymdm.data.stream import iterate_steps, read_steps
 from raymdm.errors import RaymdmError, RunError
-from raymdm.training.checkpoint import FolderReporter, TrainReporter, trainer_steps_done
+from raymdm.training.checkpoint import Checkpoints, Keeping, open_store, steps_done
 from raymdm.training.engine import process_group_of_one
 from raymdm.training.job import Job, Outcome
+from raymdm.training.ray_workers import (
+    StepsForWorkers,
+    TrainDelivery,
+    WorkersConfig,
+    datasets_argument,
+    experiment,
+    leaving_nodes,
+)
 from raymdm.training.worker import train_worker
 
 PATIENCE_SECONDS = 6 * 3600
@@ -22,48 +31,68 @@ def run_in_process(job: Job) -> Outcome:
         return train_worker(
             job,
             lambda start: read_steps(job.train, job.order, start, job.steps),
-            FolderReporter(job.run, job.config.keep),
+            Checkpoints.direct(job.config, job.run),
         )
 
 
 def run_trainer(job: Job) -> Outcome:
     """The run through a Ray Train `TorchTrainer`, rows streamed by Ray Data.
 
-    Ray must be initialised. Constructing the trainer again with the same folder resumes from its
-    newest checkpoint.
+    Ray must be initialised. A run that loses workers, their node or Ray Train's controller starts
+    again from its newest whole checkpoint, `cluster.max_failures` times.
 
     Raises:
-        RunError: a worker was lost or failed; the last checkpoint stays for `--resume`.
+        RunError: the budget is used up; the last checkpoint stays for `--resume`.
     """
+    budget = job.config.cluster.max_failures
+    for failure in range(1, budget + 2):
+        try:
+            return _fit(job)
+        except _LostError as lost:
+            step = steps_done(open_store(job.config, job.run))
+            where = f"{job.run.path}: {lost}; last checkpoint: step {step}"
+            if failure > budget:
+                raise RunError(
+                    f"{where}; given up after {failure} failures (cluster.max_failures is "
+                    f"{budget}); continue with --resume"
+                ) from lost
+            # Said once for every start, so that a log shows why steps come twice.
+            print(f"{where}; starting again ({failure} of {budget})", file=sys.stderr, flush=True)
+    raise AssertionError("unreachable")
+
+
+class _LostError(Exception):
+    """Something other than the run's own doing ended its workers."""
+
+
+def _fit(job: Job) -> Outcome:
     # Without this a report waits for the next poll of two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     from ray import train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
-    cluster, keep = job.config.cluster, job.config.keep
+    cluster, store = job.config.cluster, open_store(job.config, job.run)
+    least = cluster.min_workers or cluster.workers
     trainer = TorchTrainer(
         _train_function,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(timeout_s=PATIENCE_SECONDS),
+        torch_config=WorkersConfig(timeout_s=PATIENCE_SECONDS),
         scaling_config=train.ScalingConfig(
-            num_workers=cluster.workers,
+            num_workers=cluster.workers if least == cluster.workers else (least, cluster.workers),
             use_gpu=cluster.gpus_per_worker > 0,
             resources_per_worker=_resources(job),
         ),
         run_config=train.RunConfig(
-            name=job.run.checkpoints.name,
-            storage_path=str(job.run.path),
-            checkpoint_config=train.CheckpointConfig(
-                num_to_keep=None if keep == "all" else 1,
-                checkpoint_score_attribute="validation_nelbo" if keep == "best" else None,
-                checkpoint_score_order="min",
+            **experiment(store),
+            # Starting again is ours: Ray would also repeat what the user has to mend. Workers that
+            # cannot be placed are given up at some point, not waited for for ever.
+            failure_config=train.FailureConfig(
+                max_failures=0, max_preemption_failures=0, controller_failure_limit=2
             ),
-            # Workers that cannot be placed are given up at some point, not waited for for ever.
-            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=2),
             worker_runtime_env={"env_vars": _worker_environment(job)},
         ),
-        datasets={"train": lambda: _remaining(job)},
-        dataset_config=_in_order(),
+        datasets=datasets_argument(),
+        dataset_config=StepsForWorkers(job),
     )
     try:
         result = trainer.fit()
@@ -74,10 +103,8 @@ def run_trainer(job: Job) -> Outcome:
         if isinstance(cause, RaymdmError):
             raise cause from error
         reason = str(cause).strip().splitlines()
-        raise RunError(
-            f"{job.run.path}: a worker failed ({type(cause).__name__}: "
-            f"{reason[-1] if reason else 'no message'}); last checkpoint: step "
-            f"{trainer_steps_done(job.run)}; continue with --resume"
+        raise _LostError(
+            f"a worker failed ({type(cause).__name__}: {reason[-1] if reason else 'no message'})"
         ) from error
     outcome = result.return_value
     if not isinstance(outcome, Outcome):
@@ -91,34 +118,13 @@ def _train_function(settings: dict[str, Any]) -> Outcome:
     job: Job = settings["job"]
     shard = train.get_dataset_shard("train")
     workers = train.get_context().get_world_size()
+    store = open_store(job.config, job.run)
     return train_worker(
         job,
         lambda start: iterate_steps(shard.iter_batches, job.order, start, workers),
-        TrainReporter(),
+        Checkpoints(store, Keeping.of(job.config), TrainDelivery(store)),
+        leaving_nodes,
     )
-
-
-def _remaining(job: Job) -> Any:
-    """The rows of the steps that the newest checkpoint has not done (evaluated at each start)."""
-    # A run that is complete but for its end has no rows left; a data set needs at least a step.
-    start = min(trainer_steps_done(job.run), job.steps - 1)
-    return stream_dataset(
-        job.train,
-        job.order,
-        start,
-        job.steps,
-        job.config.cluster.workers,
-        job.config.data.rows_per_block,
-    )
-
-
-def _in_order() -> Any:
-    from ray import train
-
-    options = train.DataConfig.default_ingest_options()
-    options.preserve_order = True
-    # Locality would let a worker take a block out of turn.
-    return train.DataConfig(execution_options=options, enable_shard_locality=False)
 
 
 def _resources(job: Job) -> dict[str, float]:

@@ -1,9 +1,12 @@
 """What a run measures, on its way to disk and to Weights & Biases (rank 0 only)."""
 
+import resource
+import sys
 import time
 from typing import Any
 
 import pandas as pd
+import torch
 
 from raymdm.config import Config
 from raymdm.config.loading import fingerprint
@@ -17,8 +20,11 @@ class MetricsSink:
     """One row per optimiser step in `metrics.parquet`; live state in `status.json`.
 
     Columns: step (counted from 1), epoch, loss, gradient_norm, learning_rate, tokens_per_second,
-    seconds (of training so far, resumes and waiting included), validation_nelbo (nats per
-    response token; NaN where it was not measured), and the noise of the stream
+    samples_per_second, mfu (`utilisation.py`; NaN where the device's peak is not known),
+    data_wait_seconds, peak_memory_bytes and checkpoint_seconds of rank 0 (the last is how long
+    training stood still; NaN without a checkpoint), seconds (of training so far, resumes and
+    waiting included), validation_nelbo (nats per response token; NaN where it was not measured),
+    and the noise of the stream
     (`training/stream.py`): effective_sample_size (share of the batch that the importance weights
     leave), weight_min, weight_max, variance_between_views, variance_between_rates,
     variance_between_rows (of one row's weighted loss, from the recent past), density_drift.
@@ -36,18 +42,31 @@ class MetricsSink:
         self.first = done
         self._flushed = self._reported = self.started
         self._wandb = _start_wandb(run, config)
+        self._dashboard = Dashboard(run.path.name)
 
     def log(self, **values: Any) -> None:
         """Add one step's row."""
         now = time.monotonic()
-        self.rows.append({**values, "seconds": self.before + now - self.started})
-        if self._wandb is not None:
-            self._wandb.log({k: v for k, v in values.items() if v == v}, step=values["step"])
+        seconds = {"checkpoint_seconds": float("nan"), "seconds": self.before + now - self.started}
+        self.rows.append({**values, **seconds})
+        self._show(values)
         if now - self._reported > _STATUS_SECONDS:
             self._reported = now
             self.report_status("running")
         if now - self._flushed > _FLUSH_SECONDS:
             self.flush()
+
+    def amend(self, **values: float) -> None:
+        """Add to the last step's row what was measured after it."""
+        if self.rows:
+            self.rows[-1].update(values)
+            self._show({"step": self.rows[-1]["step"], **values})
+
+    def _show(self, values: dict[str, Any]) -> None:
+        measured = {name: value for name, value in values.items() if value == value}
+        self._dashboard.show(measured)
+        if self._wandb is not None:
+            self._wandb.log(measured, step=values["step"])
 
     def report_status(self, state: str, message: str | None = None) -> None:
         """Write where the run stands to `status.json`."""
@@ -79,6 +98,39 @@ class MetricsSink:
         self.report_status(state, message)
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if state == "finished" else 1)
+
+
+class Dashboard:
+    """The same columns as gauges `raymdm_…` among Ray's own metrics, which its dashboard and
+    Prometheus read; nothing where Ray is not running.
+    """
+
+    def __init__(self, run: str) -> None:
+        self.tags = {"run": run}
+        self._gauges: dict[str, Any] | None = {} if _on_ray() else None
+
+    def show(self, values: dict[str, float]) -> None:
+        """Set the gauges to these values."""
+        if self._gauges is None:
+            return
+        from ray.util.metrics import Gauge
+
+        for name, value in values.items():
+            if name not in self._gauges:
+                self._gauges[name] = Gauge(f"raymdm_{name}", f"{name} of a run", ("run",))
+            self._gauges[name].set(value, self.tags)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most bytes held so far: allocated on the GPU, or resident in this process without one."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _on_ray() -> bool:
+    ray = sys.modules.get("ray")  # a bare process has not even imported it
+    return ray is not None and ray.is_initialized()
 
 
 def _start_wandb(run: RunDirectory, config: Config) -> Any:

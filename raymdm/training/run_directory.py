@@ -28,6 +28,7 @@ _SECTIONS_NOT_IDENTITY = frozenset(
         "imports",
         "task",
         "prepare",
+        "checkpoints",
         "cluster",
         "evaluation",
         "variance",
@@ -65,6 +66,7 @@ class RunDirectory:
         self.density = self.path / "density.json"
         self.model = self.path / "model"
         self.checkpoints = self.path / "checkpoints"
+        self._stop = self.path / "stop"
         self._status = self.path / "status.json"
 
     @classmethod
@@ -131,10 +133,22 @@ class RunDirectory:
 
     def begin(self, steps: int) -> None:
         """Mark the run as running, and forget scores of weights that training will change."""
+        self._stop.unlink(missing_ok=True)
         self.scores.unlink(missing_ok=True)
         self.items.unlink(missing_ok=True)
         live: dict[str, Any] = dict.fromkeys(("loss", "tokens_per_second", "seconds_left"))
         self.write_status(state="running", message=None, step=0, steps=steps, **live)
+
+    def ask_to_stop(self, reason: str) -> None:
+        """Ask the run's workers to end after the step they are at, with a checkpoint."""
+        self._stop.write_text(reason)
+
+    def stop_wish(self) -> str | None:
+        """Why the workers were asked to stop; None if they were not."""
+        try:
+            return self._stop.read_text()
+        except FileNotFoundError:
+            return None
 
     def prune(self, keep: Keep) -> None:
         """Remove what `keep: metrics` does not hold: the model and the checkpoints."""

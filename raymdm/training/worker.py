@@ -2,7 +2,8 @@
 
 In the order things happen: model from the seed, density of the mask rate (probed once), DeepSpeed
 engine, checkpoint if there is one, then per optimiser step: this worker's rows, their mask rates
-and masks by address, forward and backward in micro-batches, one global sum, one update.
+and masks by address, forward and backward in micro-batches, one global sum, one update. In that sum
+the workers also agree whether to stop.
 """
 
 import math
@@ -18,50 +19,60 @@ import torch
 import torch.distributed
 
 from raymdm.config import Config
+from raymdm.config.loading import fingerprint
 from raymdm.data.batching import micro_batches
 from raymdm.data.collate import collate
 from raymdm.data.stream import StepRows
 from raymdm.diffusion import Estimator, Rows, TimeDensity, make_estimator
 from raymdm.diffusion.compose import needs_probe
-from raymdm.errors import CheckpointError
+from raymdm.errors import CheckpointError, RunError
 from raymdm.models import Backbone, save_model
 from raymdm.training.checkpoint import (
+    Checkpoints,
     Progress,
-    Reporter,
+    bring_back,
     has_frozen,
     load_engine,
+    read_progress,
     save_engine,
 )
 from raymdm.training.engine import full_state, gather_slots, global_sum, start_engine, step_engine
 from raymdm.training.job import Job, Outcome
-from raymdm.training.metrics import MetricsSink
+from raymdm.training.metrics import MetricsSink, peak_memory_bytes
 from raymdm.training.probing import shared_density
-from raymdm.training.run_directory import write_json
+from raymdm.training.run_directory import identity, write_json
 from raymdm.training.schedule import learning_rate
 from raymdm.training.starting import sharded_model, trained_model
+from raymdm.training.stopping import StopSignal
 from raymdm.training.stream import TrainingStream
+from raymdm.training.utilisation import peak_operations, step_operations
 from raymdm.training.validation import Validation
 
 
 def train_worker(
-    job: Job, batches: Callable[[int], Iterator[StepRows]], reporter: Reporter
+    job: Job,
+    batches: Callable[[int], Iterator[StepRows]],
+    checkpoints: Checkpoints,
+    notice: Callable[[], str | None] | None = None,
 ) -> Outcome:
-    """Train on this worker until the last step or divergence.
+    """Train on this worker until the last step, divergence or a wish to stop.
 
     Args:
         job: the run.
         batches: from the first step to do, this worker's rows of every step.
-        reporter: keeps the checkpoints.
+        checkpoints: where they are kept.
+        notice: why a node of the workers goes away, if one does; all ranks call it together.
     """
-    worker = Worker(job, reporter)
+    worker = Worker(job, checkpoints, notice)
     try:
         # A checkpoint of the last step leaves only the end of the run to be done.
-        for rows in batches(worker.done) if worker.done < job.steps else ():
-            problem = worker.step(rows)
+        rows = batches(worker.done) if worker.done < job.steps else iter(())
+        while worker.done < job.steps:
+            problem = worker.step(worker.wait_for(rows))
             if problem is not None:
                 return worker.close("diverged", problem)
-            if worker.done == job.steps:
-                break
+            if worker.stop_reason is not None and worker.done < job.steps:
+                return worker.close("stopped", worker.stop_reason)
         return worker.close("finished")
     except BaseException:
         worker.abandon()
@@ -71,8 +82,13 @@ def train_worker(
 class Worker:
     """State of one worker between steps."""
 
-    def __init__(self, job: Job, reporter: Reporter) -> None:
-        self.job, self.reporter = job, reporter
+    def __init__(
+        self,
+        job: Job,
+        checkpoints: Checkpoints,
+        notice: Callable[[], str | None] | None = None,
+    ) -> None:
+        self.job, self.checkpoints = job, checkpoints
         config = job.config
         torch.set_num_threads(config.training.threads_per_worker)
         self.workers = torch.distributed.get_world_size()
@@ -81,7 +97,24 @@ class Worker:
         share = config.training.batch_size // self.workers
         self.micro_batch = min(config.training.micro_batch_size or share, share)
         self.accumulation = math.ceil(share / self.micro_batch)
+        self.peak = peak_operations(self.device, config)
+        self.stop_signal = StopSignal(job.run, notice)
+        self.stop_reason: str | None = None
+        self.done = 0
+        self.last_checkpoint: int | None = None
+        self.best, self.measured = float("inf"), float("nan")
+        with checkpoints.newest() as folder:
+            self._start(folder)
+        self.validation = Validation(job, self.device, self.micro_batch)
+        self.sink = MetricsSink(job.run, config, job.steps, self.done) if self.first else None
+        self._waited, self._clock = 0.0, time.monotonic()
 
+    def _start(self, folder: Path | None) -> None:
+        """Model, density and engine, from a checkpoint if there is one."""
+        job, config = self.job, self.job.config
+        progress = None if folder is None else read_progress(folder)
+        if folder is not None and self.first:
+            bring_back(folder, job.run)
         # Under ZeRO 3 no worker holds a whole model.
         whole = config.deepspeed.zero_stage < 3
         model = trained_model(config, job.shape, self.device) if whole else None
@@ -94,23 +127,33 @@ class Worker:
             model = sharded_model(config, job.shape)
         self.stream = TrainingStream(config, job.run, make_estimator(config.estimator, density))
         self.engine: Any = start_engine(model, config, self.micro_batch, self.accumulation)
-        self.done = 0
-        self.last_checkpoint: int | None = None
-        self.best, self.measured = float("inf"), float("nan")
-        progress = reporter.restore(lambda folder: load_engine(self.engine, folder, self.workers))
-        if progress is not None:
+        if folder is not None and progress is not None:
             self._check_start(progress)
+            load_engine(self.engine, folder, progress)
             self.done = self.last_checkpoint = progress["step"]
             self.best = progress["best"]
             self.stream.restore(progress["stream"])
-        self.validation = Validation(job, self.device, self.micro_batch)
-        self.sink = MetricsSink(job.run, config, job.steps, self.done) if self.first else None
-        self._clock = time.monotonic()
 
     @property
     def estimator(self) -> Estimator:
         """The composition as of now: an adaptive density changes it."""
         return self.stream.estimator
+
+    def wait_for(self, rows: Iterator[StepRows]) -> StepRows:
+        """The next step's rows, and the time it took to get them.
+
+        Raises:
+            RunError: the stream ended early.
+        """
+        started = time.monotonic()
+        found = next(rows, None)
+        if found is None:
+            raise RunError(
+                f"the data stream ended before step {self.done + 1} of {self.job.steps}; continue "
+                "with --resume, and please report this"
+            )
+        self._waited = time.monotonic() - started
+        return found
 
     def step(self, rows: StepRows) -> str | None:
         """One optimiser step; what was wrong with it, if the loss or gradient is not finite."""
@@ -129,9 +172,8 @@ class Worker:
             group["lr"] = rate
 
         view_losses = np.empty((estimator.law.views, len(batch)))
-        forwards = micro_batches(
-            batch.attention_mask.sum(-1).numpy(), self.micro_batch, config.training.batching
-        )
+        lengths = batch.attention_mask.sum(-1).numpy()
+        forwards = micro_batches(lengths, self.micro_batch, config.training.batching)
         for number, chosen in enumerate(forwards, start=1):
             part = batch.take(chosen)
             values = estimator.view_losses(
@@ -156,7 +198,13 @@ class Worker:
             config.training.batch_size,
             self.device,
         )
-        (tokens,) = global_sum(batch.attention_mask.sum(), device=self.device)
+        views = estimator.law.views
+        operations = views * step_operations(
+            self.job.shape, lengths, float((t * batch.response_lengths.numpy()).sum())
+        )
+        tokens, operations, *flags = global_sum(
+            lengths.sum(), operations, *self.stop_signal.flags(self.first), device=self.device
+        )
         all_weight, all_offsets, all_denominators, all_losses = np.split(gathered, [1, 2, 3])
         loss = float((all_weight[0] * all_losses.mean(0) + all_offsets[0]).sum() / denominator)
         if not math.isfinite(loss):
@@ -169,19 +217,22 @@ class Worker:
         noise_columns = self.stream.update(
             self.done, all_t, all_weight[0], all_losses, all_denominators[0]
         )
-        self._after_step(rows.epoch, loss, norm, rate, tokens, noise_columns)
+        self._after_step(rows.epoch, loss, norm, rate, tokens, operations, noise_columns)
+        self.stop_reason = self.stop_signal.reason(*flags)
         return None
 
     def close(self, state: str, message: str | None = None) -> Outcome:
-        """Final checkpoint and model of a finished run; metrics of any."""
+        """Checkpoint of a finished or stopped run, model of a finished one, metrics of any."""
         outcome = Outcome(state, self.done, message)  # type: ignore[arg-type]
-        if state == "finished":
-            if self.job.config.keep != "metrics" and self.last_checkpoint != self.done:
-                self._checkpoint({"validation_nelbo": self.measured})
-            if self.job.config.keep != "best" or not math.isfinite(self.best):
-                self._export()
+        keeps = state == "stopped" or (state == "finished" and self.job.config.keep != "metrics")
+        if keeps and self.last_checkpoint != self.done:
+            self._checkpoint()
+        self.checkpoints.finish()
+        unscored = self.job.config.keep != "best" or not math.isfinite(self.best)
+        if state == "finished" and unscored:
+            self._export()
         if self.sink is not None:
-            self.sink.close(state, message)
+            self.sink.close("interrupted" if state == "stopped" else state, message)
         return outcome
 
     def abandon(self) -> None:
@@ -210,6 +261,7 @@ class Worker:
         norm: float,
         rate: float,
         tokens: float,
+        operations: float,
         noise: dict[str, float],
     ) -> None:
         training = self.job.config.training
@@ -225,37 +277,49 @@ class Worker:
                 if self.job.config.keep == "best":
                     self._export()
         if self.sink is not None:
-            now = time.monotonic()
+            seconds = time.monotonic() - self._clock
             self.sink.log(
                 step=self.done,
                 epoch=epoch,
                 loss=loss,
                 gradient_norm=norm,
                 learning_rate=rate,
-                tokens_per_second=tokens / (now - self._clock),
+                tokens_per_second=tokens / seconds,
+                samples_per_second=training.batch_size / seconds,
+                mfu=operations / seconds / (self.workers * self.peak),
+                data_wait_seconds=self._waited,
+                peak_memory_bytes=peak_memory_bytes(self.device),
                 validation_nelbo=measured,
                 **noise,
             )
-        if saves:
-            self._checkpoint({} if math.isnan(measured) else {"validation_nelbo": measured})
-        self._clock = time.monotonic()
         self.measured = measured
+        if saves:
+            self._checkpoint()
+        self._clock = time.monotonic()
 
-    def _checkpoint(self, metrics: dict[str, float]) -> None:
+    def _checkpoint(self) -> None:
+        started = time.monotonic()
         progress = {
             "step": self.done,
             "workers": self.workers,
             "best": self.best,
+            "score": self.measured,
             "start": self.job.start,
             "stream": self.stream.state(),
+            "configuration": fingerprint(identity(self.job.config.model_dump())),
+            "data": self.job.manifest.fingerprint,
         }
         if self.sink is not None:
             # Before the checkpoint: a resume drops later rows, but cannot bring back lost ones.
             self.sink.flush()
-        self.reporter.save(
-            self.done, metrics, lambda folder: save_engine(self.engine, folder, progress)
+        self.checkpoints.save(
+            self.done,
+            {} if math.isnan(self.measured) else {"validation_nelbo": self.measured},
+            lambda folder: save_engine(self.engine, folder, progress, self.job.run),
         )
         self.last_checkpoint = self.done
+        if self.sink is not None:
+            self.sink.amend(checkpoint_seconds=time.monotonic() - started)
 
     def _export(self) -> None:
         """Write `model/`: weights, configuration and tokenizer in Hugging Face layout."""

@@ -11,7 +11,7 @@ from raymdm.data.stream import read_steps
 from raymdm.errors import CheckpointError
 from raymdm.models import build_model, load_model, save_model
 from raymdm.training import run_in_process
-from raymdm.training.checkpoint import FolderReporter
+from raymdm.training.checkpoint import Checkpoints
 from raymdm.training.engine import process_group_of_one
 from raymdm.training.job import Outcome
 from raymdm.training.starting import initial_model
@@ -33,7 +33,7 @@ def test_the_exported_model_has_the_logits_of_the_one_that_was_trained(
     job = start_run(config)
     ids = torch.arange(12).view(2, 6)
     with process_group_of_one(gpu=False):
-        worker = Worker(job, FolderReporter(job.run, config.keep))
+        worker = Worker(job, Checkpoints.direct(config, job.run))
         for rows in read_steps(job.train, job.order, 0, job.steps):
             assert worker.step(rows) is None
         worker.close("finished")

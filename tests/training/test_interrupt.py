@@ -13,7 +13,8 @@ from prepared import tiny_config, write_prepared
 
 from raymdm.config import dump_yaml
 from raymdm.training import RunDirectory, run_in_process
-from raymdm.training.checkpoint import trainer_steps_done
+from raymdm.training.checkpoint import steps_done
+from raymdm.training.checkpoint_store import CheckpointStore
 from raymdm.training.job import make_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -43,7 +44,7 @@ def test_ctrl_c_costs_only_the_steps_since_the_last_checkpoint(tmp_path: Path) -
     cut = RunDirectory(tmp_path / "cut")
     process = subprocess.Popen(_command(tmp_path, folder), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 180
-    while trainer_steps_done(cut) < 20:
+    while steps_done(CheckpointStore(str(cut.checkpoints))) < 20:
         assert process.poll() is None, "the run ended before it could be interrupted"
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -52,7 +53,7 @@ def test_ctrl_c_costs_only_the_steps_since_the_last_checkpoint(tmp_path: Path) -
     assert process.returncode == 130
     assert "--resume" in errors
     assert cut.status()["state"] == "interrupted"
-    assert 20 <= trainer_steps_done(cut) < STEPS
+    assert 20 <= steps_done(CheckpointStore(str(cut.checkpoints))) < STEPS
 
     done = subprocess.run(
         _command(tmp_path, folder, "--resume"), capture_output=True, text=True, check=False

@@ -13,7 +13,7 @@ from raymdm.data.schema import row_line
 from raymdm.data.stream import read_steps
 from raymdm.exports import export_run
 from raymdm.models import SpecialTokens, load_model
-from raymdm.training.checkpoint import FolderReporter
+from raymdm.training.checkpoint import Checkpoints
 from raymdm.training.engine import process_group_of_one
 from raymdm.training.worker import Worker
 
@@ -55,7 +55,7 @@ def test_adapters_on_llada_export_and_reload_with_the_same_logits(tmp_path: Path
     job = start_run(config)
     ids = torch.arange(64).view(2, 32).masked_fill(torch.arange(32) % 3 == 0, MASK)
     with process_group_of_one(gpu=False), torch.no_grad():
-        worker = Worker(job, FolderReporter(job.run, config.keep))
+        worker = Worker(job, Checkpoints.direct(config, job.run))
         with torch.enable_grad():
             for rows in read_steps(job.train, job.order, 0, job.steps):
                 assert worker.step(rows) is None

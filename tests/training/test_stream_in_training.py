@@ -18,7 +18,7 @@ from raymdm.data.stream import StepRows, read_steps
 from raymdm.diffusion import TimeDensity, make_estimator
 from raymdm.diffusion.compose import estimator_section, needs_probe
 from raymdm.training import RunDirectory, run_in_process, train_worker
-from raymdm.training.checkpoint import FolderReporter
+from raymdm.training.checkpoint import Checkpoints
 from raymdm.training.engine import gather_slots, process_group_of_one
 from raymdm.training.job import Job, Outcome, make_job
 from raymdm.training.stream import TrainingStream
@@ -110,7 +110,7 @@ def cut_short(job: Job, at: int) -> None:
             yield rows
 
     with process_group_of_one(gpu=False), pytest.raises(KeyboardInterrupt):
-        train_worker(job, batches, FolderReporter(job.run, job.config.keep))
+        train_worker(job, batches, Checkpoints.direct(job.config, job.run))
 
 
 @pytest.mark.parametrize("preset", ["adaptive", "ema"])
