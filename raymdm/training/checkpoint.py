@@ -61,7 +61,7 @@ def check_store(store: CheckpointStore, config: Config, data: str, resume: bool)
     if not same or progress["data"] != data:
         what = "configuration" if not same else "data"
         raise CheckpointError(
-            f"{store.place} holds checkpoints of a run with another {what}; choose another "
+            f"{store.place} holds checkpoints of a run with other {what}; choose another "
             "checkpoints.storage or run_dir"
         )
     if not resume:

@@ -102,10 +102,9 @@ def _fit(job: Job) -> Outcome:
         cause = _worker_error(error)
         if isinstance(cause, RaymdmError):
             raise cause from error
-        reason = str(cause).strip().splitlines()
-        raise _LostError(
-            f"a worker failed ({type(cause).__name__}: {reason[-1] if reason else 'no message'})"
-        ) from error
+        # Of an exception the last line says most, of Ray's own explanations the first sentence.
+        reason = (str(cause).strip() or "no message").splitlines()[-1].split(". ")[0]
+        raise _LostError(f"a worker failed ({type(cause).__name__}: {reason})") from error
     outcome = result.return_value
     if not isinstance(outcome, Outcome):
         raise RunError(f"{job.run.path}: the workers ended without an outcome; use --resume")

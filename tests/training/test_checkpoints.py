@@ -1,0 +1,158 @@
+"""What a run's checkpoints hold, which stay, and what happens where one cannot be written."""
+
+import resource
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from prepared import cut_at, losses_of, start_run, tiny_config, write_prepared
+from s3 import bucket  # noqa: F401
+
+from raymdm.config import Config
+from raymdm.errors import CheckpointError, RunError
+from raymdm.training import RunDirectory, run_in_process
+from raymdm.training.checkpoint import check_store, open_store, steps_done
+from raymdm.training.job import Job
+
+ADAPTIVE = {
+    "time": {"sampler": "importance", "stratify": "lattice"},
+    "density": {"kind": "ap", "adaptive": {"bins": 3, "refit_every": 2}},
+    "control": {"kind": "ema"},
+}
+PROBED = {
+    "time": {"sampler": "importance"},
+    "density": {"probe": {"rates": 16, "rows": 8, "masks": 2}, "fit_starts": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_prepared(tmp_path_factory.mktemp("data") / "prepared")
+
+
+def _config(run_dir: Path, folder: Path, storage: str | None = None, **sections: object) -> Config:
+    training = {
+        "steps": 8,
+        "batch_size": 16,
+        "learning_rate": 3e-3,
+        "checkpoint_every": 2,
+        **sections.pop("training", {}),  # type: ignore[dict-item]
+    }
+    checkpoints = {"storage": storage, **sections.pop("checkpoints", {})}  # type: ignore[dict-item]
+    return tiny_config(run_dir, folder, training=training, checkpoints=checkpoints, **sections)
+
+
+def _steps(job: Job) -> list[int]:
+    return [int(name.removeprefix("step-")) for name in open_store(job.config, job.run).whole()]
+
+
+@pytest.mark.parametrize("estimator", [ADAPTIVE, PROBED], ids=["adaptive", "probed"])
+@pytest.mark.parametrize("place", ["path", "s3"])
+def test_a_run_whose_directory_is_lost_goes_on_from_its_store(
+    request: pytest.FixtureRequest, tmp_path: Path, folder: Path, place: str, estimator: dict
+) -> None:
+    """Weights, optimiser, data position, noise, density, averages and metrics are all in it."""
+    whole = start_run(_config(tmp_path / "whole", folder, estimator=estimator))
+    run_in_process(whole)
+    name = request.node.name.replace("[", "-").replace("]", "")
+    storage = str(tmp_path / "store")
+    if place == "s3":
+        storage = request.getfixturevalue("bucket").format(name)
+    config = _config(tmp_path / "cut", folder, storage, estimator=estimator)
+    cut_at(start_run(config), 5)
+    shutil.rmtree(tmp_path / "cut")
+
+    again = start_run(config)
+    assert steps_done(open_store(config, again.run)) == 4
+    run_in_process(again)
+    np.testing.assert_allclose(losses_of(again), losses_of(whole), rtol=1e-6)
+    assert (tmp_path / "cut" / "density.json").exists()
+    assert not (tmp_path / "cut" / "checkpoints").exists()
+
+
+def test_half_a_checkpoint_costs_only_its_own_steps(tmp_path: Path, folder: Path) -> None:
+    """As a kill leaves it: the newest folder lacks a file; the one before it counts."""
+    whole = start_run(_config(tmp_path / "whole", folder))
+    run_in_process(whole)
+    config = _config(tmp_path / "cut", folder, checkpoints={"last": 2})
+    job = start_run(config)
+    cut_at(job, 7)
+    assert _steps(job) == [4, 6]
+    (states,) = job.run.checkpoints.glob("step-00000006/engine/*.pt")
+    states.write_bytes(states.read_bytes()[:-1])
+    assert _steps(job) == [4]
+    run_in_process(job)
+    np.testing.assert_allclose(losses_of(job), losses_of(whole), rtol=1e-6)
+    # The half one was removed when a newer whole one was there.
+    assert sorted(path.name for path in job.run.checkpoints.iterdir()) == [
+        "step-00000006",
+        "step-00000008",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sections", "kept"),
+    [
+        ({}, [8]),
+        ({"checkpoints": {"last": 2, "milestone_every": 4}}, [4, 6, 8]),
+        ({"keep": "all"}, [2, 4, 6, 8]),
+    ],
+)
+def test_a_run_keeps_what_it_was_told_to(
+    tmp_path: Path, folder: Path, sections: dict, kept: list[int]
+) -> None:
+    job = start_run(_config(tmp_path / "run", folder, **sections))
+    run_in_process(job)
+    assert _steps(job) == kept
+
+
+def test_a_full_disk_is_one_line_and_loses_no_earlier_checkpoint(
+    tmp_path: Path, folder: Path
+) -> None:
+    job = start_run(_config(tmp_path / "run", folder))
+    cut_at(job, 3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
+    try:
+        with pytest.raises(
+            RunError, match=r"checkpoint of step 4 could not be written .* --resume"
+        ):
+            run_in_process(job)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert _steps(job) == [2]
+    whole = start_run(_config(tmp_path / "whole", folder))
+    run_in_process(whole)
+    run_in_process(job)
+    np.testing.assert_allclose(losses_of(job), losses_of(whole), rtol=1e-6)
+
+
+def test_a_store_of_another_run_is_refused(tmp_path: Path, folder: Path) -> None:
+    storage = str(tmp_path / "store")
+    first = start_run(_config(tmp_path / "first", folder, storage))
+    run_in_process(first)
+    data = first.manifest.fingerprint
+    store = open_store(first.config, first.run)
+    with pytest.raises(CheckpointError, match=r"this run \(step 8\).*--resume"):
+        check_store(store, first.config, data, resume=False)
+    check_store(store, first.config, data, resume=True)
+    other = _config(tmp_path / "second", folder, storage, seed=1)
+    with pytest.raises(CheckpointError, match="other configuration"):
+        check_store(store, other, data, resume=True)
+    with pytest.raises(CheckpointError, match="other data"):
+        check_store(store, first.config, "changed", resume=True)
+
+
+def test_what_a_checkpoint_took_stands_in_the_metrics(tmp_path: Path, folder: Path) -> None:
+    job = start_run(_config(tmp_path / "run", folder))
+    run_in_process(job)
+    metrics = pd.read_parquet(RunDirectory(job.run.path).metrics)
+    took = metrics.set_index("step")["checkpoint_seconds"]
+    assert took.dropna().index.tolist() == [2, 4, 6, 8]
+    assert (took.dropna() > 0).all()
+    for column in ("tokens_per_second", "samples_per_second", "peak_memory_bytes"):
+        assert (metrics[column] > 0).all()
+    assert (metrics["data_wait_seconds"] >= 0).all()
+    assert metrics["mfu"].isna().all()  # of a CPU no peak is known
