@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from raymdm.data.stream import iterate_steps, read_steps, stream_dataset
+from raymdm.data.indexing import keep_rows
+from raymdm.data.stream import check_fits, iterate_steps, read_steps, stream_dataset
 from raymdm.errors import RaymdmError, RunError
 from raymdm.training.checkpoint import FolderReporter, TrainReporter, trainer_steps_done
 from raymdm.training.engine import process_group_of_one
@@ -18,6 +19,7 @@ READING_CPUS = 1
 
 def run_in_process(job: Job) -> Outcome:
     """The run with one worker, in this process, reading its rows directly."""
+    keep_rows(job.train, job.config.data, job.manifest, job.run.path)
     with process_group_of_one(gpu=job.config.cluster.gpus_per_worker > 0):
         return train_worker(
             job,
@@ -35,6 +37,8 @@ def run_trainer(job: Job) -> Outcome:
     Raises:
         RunError: a worker was lost or failed; the last checkpoint stays for `--resume`.
     """
+    check_fits(job.train, job.order)
+    keep_rows(job.train, job.config.data, job.manifest, job.run.path)
     # Without this a report waits for the next poll of two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     from ray import train
