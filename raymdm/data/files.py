@@ -41,7 +41,8 @@ def find_files(patterns: Sequence[str]) -> list[DataFile]:
     """The files of some paths, those of each pattern sorted by name.
 
     Args:
-        patterns: Paths or URIs, in which `*` stands for any part of a name within one folder.
+        patterns: Paths or URIs, in which `*` stands for any part of a name within one folder and
+            `[…]` for one of some characters.
 
     Raises:
         DataError: nothing there, a folder, an ending that is not known, or a store that does not
@@ -88,7 +89,7 @@ def _infos(pattern: str) -> list[tuple[str, Any]]:
     """Path and pyarrow's `FileInfo` of every file that a pattern names."""
     address, mark, options = pattern.partition("?") if "://" in pattern else (pattern, "", "")
     first = min((at for at in map(address.find, _WILDCARDS) if at >= 0), default=None)
-    if first is None:
+    if first is None or os.path.exists(pattern):
         store, inside = _store(pattern)
         info = store.get_file_info(inside)
         return [] if info.type == FileType.NotFound else [(_absolute(pattern), info)]

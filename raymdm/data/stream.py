@@ -242,7 +242,7 @@ def _step_rows(table: pa.Table, order: Steps) -> StepRows:
     step = table["step"][0].as_py()
     # Copies: Arrow's own memory is read-only, which torch warns of.
     slots, samples, prompts = (
-        np.array(table[name]) for name in ("slot", "sample", "prompt_length")
+        table[name].to_numpy().copy() for name in ("slot", "sample", "prompt_length")
     )
     ids = table["input_ids"].combine_chunks()
     ends = np.cumsum(ids.value_lengths().to_numpy())

@@ -86,7 +86,9 @@ def write_rows(path: Path, rows: list[dict[str, Any]], group: int = 16) -> Path:
     if path.suffix == ".gz":
         path.write_bytes(gzip.compress(lines))
     elif path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=group)
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        pq.write_table(pa.table(columns), path, row_group_size=group)
     else:
         path.write_bytes(lines)
     return path
