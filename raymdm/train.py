@@ -8,6 +8,7 @@ Leaves a run directory: config.yaml, metrics.parquet, status.json, environment.j
 """
 
 import time
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -24,6 +25,8 @@ from raymdm.command import (
     settings,
 )
 from raymdm.config import Config
+from raymdm.data.indexing import are_many
+from raymdm.data.mixture import describe_quotas
 from raymdm.errors import DivergedError
 from raymdm.progress import follow, status_line
 from raymdm.training import RunDirectory, run_trainer
@@ -64,8 +67,11 @@ def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Out
         DivergedError: the loss or gradient became NaN or infinite.
         RunError: a worker was lost.
     """
-    job = make_job(config, RunDirectory(config.run_dir))
-    with start_ray(config.cluster.address, verbose=verbose):
+    with ExitStack() as stack:
+        if are_many(config.data):  # checking them then is the cluster's work
+            stack.enter_context(start_ray(config.cluster.address, verbose=verbose))
+        job = make_job(config, RunDirectory(config.run_dir))
+        stack.enter_context(start_ray(config.cluster.address, verbose=verbose))
         cluster = config.cluster
         check_cluster(
             cluster.workers,
@@ -112,6 +118,9 @@ def _announce(job: Job) -> None:
         f"{training.precision}; run directory {job.run.path}",
         err=True,
     )
+    shares = describe_quotas(job.train, job.order)
+    if shares is not None:
+        typer.echo(shares, err=True)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ INDEX = "data_index.json"
 """In the run directory: what was found of the training rows."""
 QUARANTINE = "quarantine.jsonl"
 """In the run directory: the lines that `data.bad_rows: skip` left out."""
-_SHOWN_BYTES = 2**28  # a pass over less is too short for a progress bar
+_LARGE = 2**26
+"""Bytes from which on the pass is worth a progress bar, and starting Ray for it."""
 _AHEAD = 4  # fragments scanned or waiting for their turn, for each CPU
 
 
@@ -50,10 +51,7 @@ def open_rows(
         DataError: a file is missing or broken, a row is bad (with file and line), there are no
             rows, or the files are not what they were when the run began.
     """
-    patterns = [source.files for source in section.sources]
-    files = tuple(
-        tuple(find_files(names)) for names in patterns or [[str(folder / split_file("train"))]]
-    )
+    files = _find(section, folder)
     settings = _settings(section, manifest)
     kept = _read_index(run_folder / INDEX)
     if kept is not None and kept[0] == settings and kept[1].files == files:
@@ -62,6 +60,14 @@ def open_rows(
     if kept is not None and kept[0] == settings:
         _check_same(kept[1], rows, run_folder)
     return rows
+
+
+def are_many(section: DataSection) -> bool:
+    """Whether the training rows should be checked by many tasks, not by this process."""
+    try:
+        return _size(_find(section, Path(section.folder))) >= _LARGE
+    except DataError:
+        return False  # whoever opens them says what is wrong
 
 
 def keep_rows(
@@ -84,6 +90,13 @@ def keep_rows(
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def _find(section: DataSection, folder: Path) -> tuple[tuple[DataFile, ...], ...]:
+    patterns = [source.files for source in section.sources]
+    return tuple(
+        tuple(find_files(names)) for names in patterns or [[str(folder / split_file("train"))]]
+    )
 
 
 def _settings(section: DataSection, manifest: Manifest) -> dict[str, Any]:
@@ -163,7 +176,7 @@ def _numbered(scanned: Sequence[Scanned], refuse: bool) -> Iterator[Fragment]:
 
 def _scanned(fragments: list[Fragment], vocabulary_size: int) -> Iterator[Scanned]:
     """Every fragment scanned, in order."""
-    if len(fragments) < 2 or not ray.is_initialized():
+    if len(fragments) < 2 or not _may_wait_for_tasks():
         yield from (scan(fragment, vocabulary_size) for fragment in fragments)
         return
     task = ray.remote(num_cpus=1)(scan)
@@ -182,10 +195,15 @@ def _scanned(fragments: list[Fragment], vocabulary_size: int) -> Iterator[Scanne
         raise
 
 
+def _may_wait_for_tasks() -> bool:
+    """Whether this is a driver: an actor would keep its CPUs, and might wait for them for ever."""
+    return ray.is_initialized() and ray.get_runtime_context().get_actor_id() is None
+
+
 def _shown(scanned: Iterator[Scanned], count: int, size: int) -> Iterator[Scanned]:
     """The same with a progress bar in a terminal, if the pass is a long one."""
     console = Console(stderr=True)
-    hidden = size < _SHOWN_BYTES or not console.is_terminal
+    hidden = size < _LARGE or not console.is_terminal
     with Progress(console=console, transient=True, disable=hidden) as progress:
         yield from progress.track(scanned, total=count, description="checking rows")
 

@@ -37,6 +37,15 @@ def make_order(section: DataSection, rows: TrainingRows, seed: int, batch_size: 
     return parts[0] if len(parts) == 1 else MixedOrder(seed, tuple(parts))
 
 
+def describe_quotas(rows: TrainingRows, order: Steps) -> str | None:
+    """One line on a mixture's constant shares; None where there is one source."""
+    if not isinstance(order, MixedOrder):
+        return None
+    parts = zip(rows.files, order.parts, strict=True)
+    shares = ", ".join(f"{part.batch_size} of {files[0].path}" for files, part in parts)
+    return f"rows of every step by source: {shares}"
+
+
 def quotas(weights: Sequence[float], batch_size: int) -> list[int]:
     """Rows of each source in every global batch: in proportion to the weights, whole numbers by
     largest remainders (of equal ones the earlier source's).

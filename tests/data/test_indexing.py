@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from training_files import data_section, manifest, open_files, random_rows, write_rows
 
 from raymdm.config.loading import load_config, validate
 from raymdm.config.paths import with_absolute_paths
 from raymdm.data import indexing
-from raymdm.data.indexing import INDEX, QUARANTINE, keep_rows, open_rows
-from raymdm.data.mixture import MixedOrder, make_order
+from raymdm.data.indexing import INDEX, QUARANTINE, are_many, keep_rows, open_rows
+from raymdm.data.mixture import MixedOrder, describe_quotas, make_order
 from raymdm.data.order import Order, WindowOrder
 from raymdm.data.rows import TrainingRows
 from raymdm.errors import ConfigurationError, DataError
@@ -182,6 +183,39 @@ def test_the_order_of_a_run_is_the_configured_one(tmp_path: Path) -> None:
     mixed = data_section(first, second, weights=[3, 1])
     parts = (Order(5, 40, 6, 0), Order(5, 40, 2, 1))
     assert make_order(mixed, open_files(first, second), 5, 8) == MixedOrder(5, parts)
+
+
+def test_the_shares_of_a_mixture_are_said(tmp_path: Path) -> None:
+    files = [write_rows(tmp_path / f"{n}.jsonl", random_rows(40, n)) for n in (1, 2)]
+    rows, section = open_files(*files), data_section(*files, weights=[3, 1])
+    assert describe_quotas(rows, make_order(section, rows, 5, 8)) == (
+        f"rows of every step by source: 6 of {files[0]}, 2 of {files[1]}"
+    )
+    one = open_files(files[0])
+    assert describe_quotas(one, make_order(data_section(files[0]), one, 5, 8)) is None
+
+
+def test_a_large_set_is_checked_by_the_cluster(tmp_path: Path) -> None:
+    small, large = write_rows(tmp_path / "a.jsonl", ROWS), tmp_path / "b.jsonl"
+    with open(large, "wb") as file:
+        file.truncate(2**26)  # a hole: it takes no room
+    assert not are_many(data_section(small))
+    assert are_many(data_section(small, large))
+    assert not are_many(data_section(tmp_path / "none.jsonl")), "opening it says what is wrong"
+
+
+@pytest.mark.ray
+def test_an_actor_checks_rows_itself(ray_cluster: None, tmp_path: Path) -> None:
+    """It would wait for a CPU that it holds itself."""
+    section = data_section(write_rows(tmp_path / "a.jsonl", ROWS), fragment_bytes=300)
+
+    class Trial:
+        def rows(self, *arguments: Any) -> TrainingRows:
+            return open_rows(*arguments)
+
+    trial = ray.remote(num_cpus=2)(Trial).remote()
+    found = trial.rows.remote(section, Path(), manifest(), tmp_path / "none")
+    assert len(ray.get(found, timeout=120)) == 60
 
 
 def test_a_source_with_fewer_rows_than_its_share_is_refused(tmp_path: Path) -> None:
