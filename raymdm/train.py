@@ -8,6 +8,7 @@ Leaves a run directory: config.yaml, metrics.parquet, status.json, environment.j
 """
 
 import time
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -24,6 +25,8 @@ from raymdm.command import (
     settings,
 )
 from raymdm.config import Config
+from raymdm.data.indexing import are_many
+from raymdm.data.mixture import describe_quotas
 from raymdm.errors import DivergedError, StoppedError
 from raymdm.progress import follow, status_line
 from raymdm.training import RunDirectory, run_trainer
@@ -66,8 +69,11 @@ def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Out
         DivergedError: the loss or gradient became NaN or infinite.
         RunError: a worker was lost.
     """
-    job = make_job(config, RunDirectory(config.run_dir))
-    with start_ray(config.cluster.address, verbose=verbose):
+    with ExitStack() as stack:
+        if are_many(config.data):  # checking them then is the cluster's work
+            stack.enter_context(start_ray(config.cluster.address, verbose=verbose))
+        job = make_job(config, RunDirectory(config.run_dir))
+        stack.enter_context(start_ray(config.cluster.address, verbose=verbose))
         cluster = config.cluster
         check_cluster(
             cluster.workers,
@@ -77,7 +83,7 @@ def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Out
             "set a smaller cluster.workers or cluster.cpus_per_worker, or join a larger cluster",
         )
         run = RunDirectory.open(config, job.manifest.fingerprint, resume)
-        check_store(open_store(config, run), config, job.manifest.fingerprint, resume)
+        check_store(open_store(config, run), config, job.data_fingerprint, resume)
         status = run.status()
         if status.get("state") == "finished":
             typer.echo(f"{run.path} is finished (step {status['step']}); nothing to do")
@@ -120,6 +126,9 @@ def _announce(job: Job) -> None:
         f"{training.precision}; run directory {job.run.path}",
         err=True,
     )
+    shares = describe_quotas(job.train, job.order)
+    if shares is not None:
+        typer.echo(shares, err=True)
 
 
 if __name__ == "__main__":

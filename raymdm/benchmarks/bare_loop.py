@@ -61,7 +61,7 @@ def draw_batches(job: Job, estimator: Estimator, steps: int, device: torch.devic
             delimiters=rows.delimiters,
             syntax=rows.syntax,
         )
-        drawn = estimator.views(part, t, estimator.draw_noise(seed, rows.epoch, part))
+        drawn = estimator.views(part, t, estimator.draw_noise(seed, rows.epochs, part))
         views, predicted = len(drawn.predicted), drawn.predicted.flatten(0, 1)
         response = estimator.lengths(part).numpy()
         # 1/n for each row, or one n for the batch.

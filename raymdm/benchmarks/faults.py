@@ -312,7 +312,7 @@ def measure_fault(
     )
 
 
-def fault_config(folder: Path, zero_stage: int, steps: int = 160) -> Config:
+def fault_config(folder: Path, zero_stage: int, steps: int = 80) -> Config:
     """A run of two workers long enough to be disturbed: half a minute, most of it starting."""
     rows, length = 512, 32
     data = write_random_rows(

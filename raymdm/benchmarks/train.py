@@ -150,7 +150,7 @@ def _fitted(config: Config, folder: Path, plan: Plan) -> Config:
     return config.model_copy(
         update={
             "run_dir": str(folder / "run"),
-            "data": config.data.model_copy(update={"folder": str(data)}),
+            "data": config.data.model_copy(update={"folder": str(data), "sources": []}),
             # One step more than is run: the last one would validate.
             "training": config.training.model_copy(
                 update={"steps": plan.total + 1, "epochs": None, "validate_every": 0}
@@ -184,7 +184,7 @@ def _drawing_seconds(job: Job, worker: Worker, steps: int) -> float:
         started = time.perf_counter()
         t = estimator.draw_time(config.seed, rows.step, config.training.batch_size)
         estimator.weights(batch, t)
-        estimator.views(batch, t, estimator.draw_noise(config.seed, rows.epoch, batch))
+        estimator.views(batch, t, estimator.draw_noise(config.seed, rows.epochs, batch))
         wait_for_device()
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds))

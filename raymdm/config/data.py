@@ -68,11 +68,37 @@ class PrepareSection(Section):
     """Let a tokenizer from the hub run its own code. Off unless you trust it."""
 
 
+class SourceSection(Section):
+    """One of the sources of a mixture."""
+
+    files: list[str] = Field(min_length=1)
+    """Its files: paths or URIs (`s3://…`) of `.jsonl`, `.jsonl.gz` or `.parquet`; `*` stands for
+    any part of a name within one folder."""
+    weight: float = Field(default=1.0, gt=0)
+    """Its share of every global batch, in proportion to the other sources' weights."""
+
+
 class DataSection(Section):
     """The prepared folder and how its rows are streamed."""
 
     folder: str = "data/prepared"
     """Folder of `train.jsonl`, `validation.jsonl`, `test.jsonl`, `manifest.json`, `tokenizer/`."""
+    sources: list[SourceSection] = []
+    """Training rows from elsewhere, tokenized as the prepared folder says; every step takes a
+    constant number of rows from each source. Empty: the prepared folder's own."""
+    shuffle: Literal["full", "window"] = "full"
+    """`full`: any row may meet any other; the rows must fit into Ray's object store. `window`:
+    fragments are permuted, and rows inside a window of `window_blocks` of them; for sets of any
+    size."""
+    window_blocks: int = Field(default=8, ge=1)
+    """Fragments of average size whose rows are shuffled together under `window`; reading takes
+    about as much memory as they do."""
+    fragment_bytes: int = Field(default=16 * 2**20, ge=1)
+    """Bytes of a plain JSONL file that are read together. A gzip file is one fragment, whatever its
+    size; in a Parquet file every row group is one."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """`error`: a bad row ends the run before it begins, with file and line. `skip`: bad rows are
+    counted, left out, and written to `quarantine.jsonl` in the run directory."""
     pad_supervision: Literal["none", "eos"] = "none"
     """`none`: padding is hidden and has no loss. `eos`: rows are filled to the manifest's
     max_length with EOS, and those positions belong to the response (LLaDA's fine-tuning)."""

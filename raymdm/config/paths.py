@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from raymdm.config.data import SourceSection
 from raymdm.config.schema import Config
 
 
@@ -13,13 +14,23 @@ def with_absolute_paths(config: Config) -> Config:
     start = config.model.init_from
     if start is not None and Path(start).exists():
         start = _absolute(start)
+    data = {"folder": _absolute(config.data.folder), "sources": _absolute_sources(config)}
     updates: dict[str, Any] = {
         "run_dir": _absolute(config.run_dir),
-        "data": config.data.model_copy(update={"folder": _absolute(config.data.folder)}),
+        "data": config.data.model_copy(update=data),
         "model": config.model.model_copy(update={"init_from": start}),
         "estimator": config.estimator.model_copy(update={"density": density}),
     }
     return config.model_copy(update=updates)
+
+
+def _absolute_sources(config: Config) -> list[SourceSection]:
+    return [
+        source.model_copy(
+            update={"files": [name if "://" in name else _absolute(name) for name in source.files]}
+        )
+        for source in config.data.sources
+    ]
 
 
 def _absolute(path: str) -> str:

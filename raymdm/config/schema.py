@@ -78,3 +78,11 @@ class Config(Section):
                 "between the compiled operations; use stage 2 or leave it off"
             )
         return self
+
+    @model_validator(mode="after")
+    def _mixture_has_an_end(self) -> "Config":
+        if len(self.data.sources) > 1 and self.training.steps is None:
+            raise ValueError(
+                "data.sources has several sources, each with epochs of its own; give training.steps"
+            )
+        return self

@@ -12,6 +12,10 @@ from raymdm.data.schema import MARKS
 from raymdm.errors import DataError
 
 
+class RowError(ValueError):
+    """Why a row cannot be used; whoever knows the file and the line says where."""
+
+
 @dataclass(frozen=True)
 class RowIndex:
     """Where every row of a JSONL file starts; sample number = row number.
@@ -60,7 +64,10 @@ def index_rows(path: Path, vocabulary_size: int) -> RowIndex:
         with open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    row = _check(line, f"{path}, line {number}", vocabulary_size)
+                    try:
+                        row = check_row(line, vocabulary_size)
+                    except RowError as error:
+                        raise DataError(f"{path}, line {number}: {error}") from error
                     offsets.append(offset)
                     lengths.append(len(row["input_ids"]))
                     prompt_lengths.append(row["prompt_length"])
@@ -81,47 +88,53 @@ def index_rows(path: Path, vocabulary_size: int) -> RowIndex:
     )
 
 
-def _check(line: bytes, where: str, vocabulary_size: int) -> dict[str, Any]:
+def check_row(line: bytes, vocabulary_size: int) -> dict[str, Any]:
+    """The row that a line holds.
+
+    Raises:
+        RowError: broken JSON, a missing field, a wrong type, an id outside the vocabulary, a
+            prompt_length that leaves no response, or a mark outside its part of the row.
+    """
     try:
         row = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{where}: not valid JSON ({error}); mend or remove the line") from error
+        raise RowError(f"not valid JSON ({error}); mend or remove the line") from error
     if not isinstance(row, dict):
-        raise DataError(f"{where}: expected an object, found a {type(row).__name__}")
+        raise RowError(f"expected an object, found a {type(row).__name__}")
     for field in ("input_ids", "prompt_length"):
         if field not in row:
-            raise DataError(
-                f"{where}: field {field!r} is missing (found: {', '.join(row) or 'none'}); "
+            raise RowError(
+                f"field {field!r} is missing (found: {', '.join(row) or 'none'}); "
                 "rows need input_ids and prompt_length"
             )
     ids, prompt_length = row["input_ids"], row["prompt_length"]
     if not isinstance(ids, list) or not all(type(token) is int for token in ids):
-        raise DataError(f"{where}: input_ids must be a list of integers")
+        raise RowError("input_ids must be a list of integers")
     if type(prompt_length) is not int or prompt_length < 0:
-        raise DataError(f"{where}: prompt_length must be an integer >= 0, found {prompt_length!r}")
+        raise RowError(f"prompt_length must be an integer >= 0, found {prompt_length!r}")
     if prompt_length >= len(ids):
-        raise DataError(
-            f"{where}: prompt_length {prompt_length} leaves no response in a row of {len(ids)} "
+        raise RowError(
+            f"prompt_length {prompt_length} leaves no response in a row of {len(ids)} "
             "tokens; drop the row or mend its prompt_length"
         )
     if min(ids) < 0 or max(ids) >= vocabulary_size:
         bad = next(token for token in ids if not 0 <= token < vocabulary_size)
-        raise DataError(
-            f"{where}: token id {bad} is outside the vocabulary of {vocabulary_size}; "
+        raise RowError(
+            f"token id {bad} is outside the vocabulary of {vocabulary_size}; "
             "was the row made with another tokenizer?"
         )
-    _check_marks(row, "delimiters", "response", range(prompt_length, len(ids)), where)
-    _check_marks(row, "syntax", "prompt", range(prompt_length), where)
+    _check_marks(row, "delimiters", "response", range(prompt_length, len(ids)))
+    _check_marks(row, "syntax", "prompt", range(prompt_length))
     return row
 
 
-def _check_marks(row: dict[str, Any], field: str, part: str, allowed: range, where: str) -> None:
+def _check_marks(row: dict[str, Any], field: str, part: str, allowed: range) -> None:
     marks = row.get(field, [])
     if not isinstance(marks, list) or not all(type(position) is int for position in marks):
-        raise DataError(f"{where}: {field} must be a list of integers, positions in input_ids")
+        raise RowError(f"{field} must be a list of integers, positions in input_ids")
     for position in marks:
         if position not in allowed:
-            raise DataError(
-                f"{where}: {field} has position {position}, outside the {part} ({allowed.start} <= "
+            raise RowError(
+                f"{field} has position {position}, outside the {part} ({allowed.start} <= "
                 f"position < {allowed.stop}); mend or remove it"
             )

@@ -1,6 +1,7 @@
 """`manifest.json`: what a prepared folder holds and how it was made."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,12 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 
 def check_marks(
-    folder: str | Path, manifest: Manifest, *, delimiters: bool = False, syntax: bool = False
+    folder: str | Path,
+    manifest: Manifest,
+    *,
+    delimiters: bool = False,
+    syntax: bool = False,
+    found: Collection[str] | None = None,
 ) -> None:
     """Check that some training row has the marks that an estimator needs.
 
@@ -118,17 +124,21 @@ def check_marks(
         manifest: Its manifest.
         delimiters: Whether answer delimiters have a mask rate of their own (ISAD).
         syntax: Whether the prompt's syntax may be masked (SyRM).
+        found: The marks that some training row has, where they are not those of the manifest.
 
     Raises:
         DataError: no training row has them; says which key needs them.
     """
     train = manifest.splits["train"]
-    if delimiters and not train.rows_with_delimiters:
+    if found is None:
+        counts = {"delimiters": train.rows_with_delimiters, "syntax": train.rows_with_syntax}
+        found = [mark for mark, count in counts.items() if count]
+    if delimiters and "delimiters" not in found:
         raise DataError(
             "estimator.delimiters.rates other than same needs rows with marked delimiters; "
             f"data.folder {folder} has none: set task.delimiters and prepare again"
         )
-    if syntax and not train.rows_with_syntax:
+    if syntax and "syntax" not in found:
         raise DataError(
             "estimator.eligible response_and_syntax needs rows with marked syntax; "
             f"data.folder {folder} has none: set task.syntax and prepare again"

@@ -1,10 +1,11 @@
 """Rows of a run in training order: through Ray Data for workers of a cluster, or read directly.
 
-Each streamed block holds one worker's share of a range of steps, so all blocks of a range are
-equally large and Ray Data's splitter hands them out in turn, one to each worker. Every row carries
-its step and slot: a worker checks that it got rows of the step it is at, whatever share of them.
-Because a step's rows are a pure function of (seed, step), resuming means starting the stream at a
-later step, on any number of workers; nothing that was consumed is read again.
+Each streamed block is a single row that holds one worker's share of a range of steps. Ray Data can
+neither split nor merge such blocks, so its splitter hands them out in turn, one to each worker.
+Inside, every training row carries its step and slot: a worker checks that it got rows of the step
+it is at, whatever share of them. Because a step's rows are a pure function of (seed, step),
+resuming means starting the stream at a later step, on any number of workers; nothing that was
+consumed is read again.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,12 +18,16 @@ import ray
 from ray.data import Dataset, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from raymdm.data.jsonl import RowIndex
-from raymdm.data.order import Order
+from raymdm.data.fragment import Fragment, read_table
+from raymdm.data.order import Steps
+from raymdm.data.rows import FragmentCache, Load, TrainingRows, present_marks
 from raymdm.data.schema import MARKS
-from raymdm.errors import RunError
+from raymdm.errors import DataError, RunError
 
-_BLOCK_TOKENS = 8 * 2**20  # 32 MiB
+_BLOCK_BYTES = 32 * 2**20
+_STORE_SHARE = 1 / 3
+"""Of a node's object store, what all rows may take under `data.shuffle: full`; the rest is for the
+blocks on their way."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class StepRows:
 
     Attributes:
         step: counted from 0.
-        epoch: counted from 0.
+        epochs: int64[B], counted from 0; equal but in a mixture.
         slots: int64[B], places in the global batch.
         samples: int64[B], sample numbers.
         input_ids: B token rows.
@@ -41,7 +46,7 @@ class StepRows:
     """
 
     step: int
-    epoch: int
+    epochs: np.ndarray
     slots: np.ndarray
     samples: np.ndarray
     input_ids: list[np.ndarray]
@@ -51,88 +56,99 @@ class StepRows:
 
 
 def read_steps(
-    index: RowIndex, order: Order, start: int, stop: int, part: int = 0, parts: int = 1
+    rows: TrainingRows, order: Steps, start: int, stop: int, part: int = 0, parts: int = 1
 ) -> Iterator[StepRows]:
-    """The plain path: one share of the steps start..stop-1, read from the file in this process."""
+    """The plain path: one share of the steps start..stop-1, read from the files in this process.
+
+    Under `full` all rows that were read stay in memory, under `window` those of one window.
+    """
+    cache = FragmentCache(rows)
     for step in range(start, stop):
-        slots, samples = order.share(step, part, parts)
-        rows = index.read(samples.tolist())
-        yield StepRows(
-            step,
-            order.epoch(step),
-            slots,
-            samples,
-            [np.array(row["input_ids"], dtype=np.int64) for row in rows],
-            np.array([row["prompt_length"] for row in rows], dtype=np.int64),
-            [row.get("delimiters", []) for row in rows],
-            [row.get("syntax", []) for row in rows],
-        )
+        _keep_windows(cache, order, range(step, step + 1))
+        yield _step_rows(_share_table(rows, order, step, step + 1, part, parts, cache), order)
 
 
 def stream_dataset(
-    index: RowIndex, order: Order, start: int, stop: int, workers: int, rows_per_block: int
+    rows: TrainingRows, order: Steps, start: int, stop: int, workers: int, rows_per_block: int
 ) -> Dataset:
     """The steps start..stop-1 as a Ray Data set to be split equally over `workers`.
 
-    Iterate it with `preserve_order`, without locality hints, in batches of batch_size / workers
-    rows (`iterate_steps`).
+    Iterate it with `preserve_order`, without locality hints (`iterate_steps`).
+
+    Raises:
+        DataError: the rows are too many for a full shuffle on this cluster.
     """
-    source = _StepsSource(index, order, start, stop, workers, rows_per_block)
-    return ray.data.read_datasource(source, override_num_blocks=len(source.blocks))
+    check_fits(rows, order)
+    source = _StepsSource(rows, order, start, stop, workers, rows_per_block)
+    dataset = ray.data.read_datasource(source, override_num_blocks=len(source.ranges))
+    # Every table that a read task yields is a block then, however small.
+    dataset.context.target_max_block_size = 1
+    return dataset
 
 
 def iterate_steps(
-    batches: Callable[..., Any], order: Order, start: int, workers: int
+    batches: Callable[..., Any], order: Steps, start: int, workers: int
 ) -> Iterator[StepRows]:
     """A worker's rows step by step, from the `iter_batches` of its shard of `stream_dataset`.
 
     Raises:
         RunError: rows of another step arrived; the stream was not split as it must be.
     """
-    size = order.batch_size // workers
-    for expected, table in enumerate(
-        batches(batch_size=size, batch_format="pyarrow", prefetch_batches=2, drop_last=True),
-        start=start,
-    ):
-        columns = table.to_pydict()
-        if set(columns["step"]) != {expected}:
-            raise RunError(
-                f"the data stream gave rows of steps {sorted(set(columns['step']))} at step "
-                f"{expected}; resume from the last checkpoint, and please report this"
-            )
-        by_slot = np.argsort(columns["slot"])
-        unmarked: list[list[int]] = [[]] * size
-        delimiters, syntax = (columns.get(field, unmarked) for field in MARKS)
-        yield StepRows(
-            expected,
-            order.epoch(expected),
-            np.array(columns["slot"])[by_slot],
-            np.array(columns["sample"])[by_slot],
-            [np.array(columns["input_ids"][row], dtype=np.int64) for row in by_slot],
-            np.array(columns["prompt_length"], dtype=np.int64)[by_slot],
-            [delimiters[row] for row in by_slot],
-            [syntax[row] for row in by_slot],
+    size, expected = order.batch_size // workers, start
+    for block in batches(batch_size=1, batch_format="pyarrow", prefetch_batches=2):
+        table = pa.Table.from_struct_array(block["rows"].combine_chunks().flatten())
+        for first in range(0, len(table), size):
+            part = table.slice(first, size)
+            steps = set(part["step"].to_pylist())
+            if steps != {expected}:
+                raise RunError(
+                    f"the data stream gave rows of steps {sorted(steps)} at step {expected}; "
+                    "resume from the last checkpoint, and please report this"
+                )
+            yield _step_rows(part, order)
+            expected += 1
+
+
+def check_fits(rows: TrainingRows, order: Steps) -> None:
+    """Check that a full shuffle fits into the object store of every node that reads.
+
+    Raises:
+        DataError: it does not; says what the rows take and what there is.
+    """
+    if order.until(0) is not None:
+        return
+    stores = [
+        node["Resources"].get("object_store_memory", 0)
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU")
+    ]
+    smallest = min(stores, default=0)
+    if rows.decoded_bytes > _STORE_SHARE * smallest:
+        raise DataError(
+            f"{rows.path}: the training rows take {rows.decoded_bytes / 2**20:,.0f} MiB, and "
+            f"data.shuffle full may use a third of Ray's object store, which has "
+            f"{smallest / 2**20:,.0f} MiB; set data.shuffle to window"
         )
 
 
 class _StepsSource(Datasource):
-    """One read task for each worker's share of each range of steps."""
+    """One read task for each range of steps that needs the same fragments; each yields its blocks
+    in turn, one for every worker and part of the range.
+    """
 
     def __init__(
-        self, index: RowIndex, order: Order, start: int, stop: int, workers: int, block_rows: int
+        self, rows: TrainingRows, order: Steps, start: int, stop: int, workers: int, block_rows: int
     ) -> None:
         super().__init__()
-        # Ray Data would split a block beyond its target size, and hand out uneven parts.
-        block_rows = min(block_rows, max(1, _BLOCK_TOKENS // int(index.lengths.max())))
+        row_bytes = rows.decoded_bytes / len(rows)
+        block_rows = max(1, min(block_rows, int(_BLOCK_BYTES / row_bytes)))
         steps = max(1, block_rows * workers // order.batch_size)
-        self.order = order
-        self.workers = workers
-        self.index = ray.put(index)
-        self.blocks = [
-            (first, min(first + steps, stop), part)
-            for first in range(start, stop, steps)
-            for part in range(workers)
-        ]
+        self.ranges = list(_ranges(order, start, stop, steps))
+        loaded = None
+        if order.until(start) is None:
+            # Tasks, so that a copy that is lost is made again.
+            loaded = [_load_fragment.remote(fragment) for fragment in rows.fragments]
+        self.shared = ray.put(_Shared(rows, order, workers, steps, loaded))
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Unknown: the block count is chosen here, not from a size."""
@@ -141,48 +157,109 @@ class _StepsSource(Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
-        """The blocks in order; `parallelism` is ignored, the order fixes the blocks."""
-        share = self.order.batch_size // self.workers
+        """The ranges in order; `parallelism` is ignored, the order fixes them."""
         return [
             ReadTask(
-                _BlockReader(self.index, self.order, self.workers, *block),
-                BlockMetadata(
-                    num_rows=(block[1] - block[0]) * share,
-                    size_bytes=None,
-                    input_files=None,
-                    exec_stats=None,
-                ),
+                _RangeReader(self.shared, *steps),
+                BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None),
                 per_task_row_limit=per_task_row_limit,
             )
-            for block in self.blocks
+            for steps in self.ranges
         ]
 
 
 @dataclass(frozen=True)
-class _BlockReader:
-    index: ray.ObjectRef
-    order: Order
+class _Shared:
+    rows: TrainingRows
+    order: Steps
     workers: int
+    steps: int
+    """Of a block."""
+    loaded: list[ray.ObjectRef] | None
+    """Every fragment, where any step may need any of them."""
+
+
+@dataclass(frozen=True)
+class _RangeReader:
+    shared: ray.ObjectRef
     first: int
     stop: int
-    part: int
 
-    def __call__(self) -> list[pa.Table]:
-        index = ray.get(self.index)
-        steps = read_steps(index, self.order, self.first, self.stop, self.part, self.workers)
-        return [pa.concat_tables([_table(rows, index.marks) for rows in steps])]
+    def __call__(self) -> Iterator[pa.Table]:
+        shared: _Shared = ray.get(self.shared)
+        cache = FragmentCache(shared.rows)
+        load: Load = cache
+        if shared.loaded is not None:
+            refs = shared.loaded
+            load = lambda number: ray.get(refs[number])  # noqa: E731
+        for first in range(self.first, self.stop, shared.steps):
+            stop = min(first + shared.steps, self.stop)
+            _keep_windows(cache, shared.order, range(first, stop))
+            for part in range(shared.workers):
+                table = _share_table(
+                    shared.rows, shared.order, first, stop, part, shared.workers, load
+                )
+                rows = table.to_struct_array().combine_chunks()
+                yield pa.table({"rows": pa.ListArray.from_arrays([0, len(rows)], rows)})
 
 
-def _table(rows: StepRows, marks: frozenset[str]) -> pa.Table:
-    columns = {
-        "step": pa.array([rows.step] * len(rows.slots), pa.int64()),
-        "slot": pa.array(rows.slots, pa.int64()),
-        "sample": pa.array(rows.samples, pa.int64()),
-        "input_ids": pa.array([row.astype(np.int32) for row in rows.input_ids]),
-        "prompt_length": pa.array(rows.prompt_lengths, pa.int64()),
-    }
-    # One schema for all blocks: a column is there if any row of the file has such marks.
-    for field, positions in zip(MARKS, (rows.delimiters, rows.syntax), strict=True):
-        if field in marks:
-            columns[field] = pa.array(positions, pa.list_(pa.int32()))
-    return pa.table(columns)
+@ray.remote(num_cpus=1)
+def _load_fragment(fragment: Fragment) -> pa.Table:
+    return read_table(fragment)
+
+
+def _ranges(order: Steps, start: int, stop: int, steps: int) -> Iterator[tuple[int, int]]:
+    """First and last step + 1 of every read task."""
+    while start < stop:
+        end = order.until(start) or start + steps
+        yield start, min(end, stop)
+        start = end
+
+
+def _keep_windows(cache: FragmentCache, order: Steps, steps: range) -> None:
+    """Let the cache forget what these steps do not need."""
+    needed = [fragments for step in steps if (fragments := order.fragments(step)) is not None]
+    if needed:
+        cache.keep(np.unique(np.concatenate(needed)))
+
+
+def _share_table(
+    rows: TrainingRows, order: Steps, first: int, stop: int, part: int, parts: int, load: Load
+) -> pa.Table:
+    """One share of the steps first..stop-1: the rows' columns, their step, slot and sample."""
+    shares = [order.share(step, part, parts) for step in range(first, stop)]
+    samples = np.concatenate([samples for _, samples in shares])
+    table = present_marks(rows.take(samples, load), rows.marks)
+    slots = np.concatenate([slots for slots, _ in shares])
+    steps: np.ndarray = np.repeat(np.arange(first, stop), order.batch_size // parts)
+    for name, column in (("sample", samples), ("slot", slots), ("step", steps)):
+        table = table.add_column(0, name, pa.array(column, pa.int64()))
+    return table
+
+
+def _step_rows(table: pa.Table, order: Steps) -> StepRows:
+    """A share of one step as its worker takes it."""
+    step = table["step"][0].as_py()
+    # Copies: Arrow's own memory is read-only, which torch warns of.
+    slots, samples, prompts = (
+        table[name].to_numpy().copy() for name in ("slot", "sample", "prompt_length")
+    )
+    ids = table["input_ids"].combine_chunks()
+    ends = np.cumsum(ids.value_lengths().to_numpy())
+    tokens = ids.flatten().to_numpy().astype(np.int64)
+    delimiters, syntax = (
+        [marks or [] for marks in table[mark].to_pylist()]
+        if mark in table.column_names
+        else [[] for _ in slots]
+        for mark in MARKS
+    )
+    return StepRows(
+        step,
+        order.epochs(step)[slots],
+        slots,
+        samples,
+        np.split(tokens, ends[:-1]),
+        prompts,
+        delimiters,
+        syntax,
+    )

@@ -65,7 +65,7 @@ def _small(config: Config, folder: Path) -> Config:
     """The same run of a tiny model on short rows."""
     sizes = {"hidden_size": 16, "layers": 1, "heads": 2, "key_value_heads": None}
     model = config.model.model_copy(update={**sizes, "intermediate_size": 16, "init_from": None})
-    data = config.data.model_copy(update={"folder": str(folder / SMALL / "data")})
+    data = config.data.model_copy(update={"folder": str(folder / SMALL / "data"), "sources": []})
     run_dir = str(folder / SMALL / "run")
     return config.model_copy(update={"model": model, "data": data, "run_dir": run_dir})
 

@@ -39,8 +39,8 @@ class Estimator:
         """t[N] of the whole global batch of a step, float64; every worker computes all."""
         return self.time(self.stratify(seed, step, batch_size))
 
-    def draw_noise(self, seed: int, epoch: int, rows: Rows) -> Tensor:
-        """U[replicas, B, L] of the rows, by their sample numbers."""
+    def draw_noise(self, seed: int, epoch: int | np.ndarray, rows: Rows) -> Tensor:
+        """U[replicas, B, L] of the rows, by their sample numbers and epochs (one, or int64[B])."""
         length = rows.input_ids.shape[1]
         return mask_noise(seed, epoch, rows.samples, length, self.law.replicas)
 

@@ -11,7 +11,20 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-STREAMS = ("init", "order", "time", "mask", "dropout", "decode", "probe", "validation", "sweep")
+STREAMS = (
+    "init",
+    "order",
+    "time",
+    "mask",
+    "dropout",
+    "decode",
+    "probe",
+    "validation",
+    "sweep",
+    "fragments",
+    "window",
+    "slots",
+)
 
 
 def generator(seed: int, stream: str, *address: int) -> np.random.Generator:
@@ -39,7 +52,7 @@ def time_noise(seed: int, step: int, batch_size: int) -> np.ndarray:
 
 def mask_noise(
     seed: int,
-    epoch: int,
+    epoch: int | np.ndarray,
     samples: Sequence[int],
     length: int,
     replicas: int = 1,
@@ -47,19 +60,21 @@ def mask_noise(
 ) -> torch.Tensor:
     """U[replicas, B, L] in [0,1), float64, for the rows with these sample numbers.
 
+    The epoch is one number, or int64[B] where rows of a mixture are in different ones.
     The number at (sample, position, replica) does not depend on `length`, on the other rows, or on
     how many replicas are asked for.
     """
     noise = np.empty((replicas, len(samples), length))
+    epochs = np.broadcast_to(epoch, len(samples)).tolist()
     for replica in range(replicas):
-        for row, sample in enumerate(samples):
-            noise[replica, row] = generator(seed, stream, epoch, sample, replica).random(length)
+        for row, address in enumerate(zip(epochs, samples, strict=True)):
+            noise[replica, row] = generator(seed, stream, *address, replica).random(length)
     return torch.from_numpy(noise)
 
 
-def permutation(seed: int, epoch: int, rows: int) -> np.ndarray:
-    """The order of the samples in an epoch: a permutation of 0..rows-1, int64."""
-    return generator(seed, "order", epoch).permutation(rows)
+def permutation(seed: int, epoch: int, rows: int, source: int = 0) -> np.ndarray:
+    """The order of a source's samples in an epoch: a permutation of 0..rows-1, int64."""
+    return generator(seed, "order", epoch, source).permutation(rows)
 
 
 def torch_generator(seed: int, stream: str, *address: int) -> torch.Generator:

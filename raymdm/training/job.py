@@ -8,10 +8,14 @@ from typing import Literal
 import numpy as np
 
 from raymdm.config import Config
+from raymdm.config.loading import fingerprint
 from raymdm.data.collate import collate_rows
+from raymdm.data.indexing import open_rows
 from raymdm.data.jsonl import RowIndex, index_rows
 from raymdm.data.manifest import Manifest, check_marks, read_manifest
-from raymdm.data.order import Order
+from raymdm.data.mixture import make_order
+from raymdm.data.order import Steps
+from raymdm.data.rows import TrainingRows
 from raymdm.diffusion import Rows
 from raymdm.errors import DataError
 from raymdm.models import ModelShape
@@ -34,10 +38,18 @@ class Job:
     shape: ModelShape
     start: str | None
     """Fingerprint of the starting checkpoint, where adapters are trained on one."""
-    order: Order
+    order: Steps
     steps: int
-    train: RowIndex
+    train: TrainingRows
     validation: RowIndex | None
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Of the prepared data, and of the training rows where they come from elsewhere."""
+        if not self.config.data.sources:
+            return self.manifest.fingerprint
+        content = [fragment.content for fragment in self.train.fragments]
+        return fingerprint({"manifest": self.manifest.fingerprint, "rows": content})
 
 
 @dataclass(frozen=True)
@@ -59,10 +71,10 @@ def make_job(config: Config, run: RunDirectory) -> Job:
     manifest = read_manifest(folder)
     shape = model_shape(config, manifest)
     start = check_start(config, shape)
-    train = index_rows(folder / "train.jsonl", manifest.vocabulary_size)
-    if len(train) != manifest.splits["train"].rows:
+    train = open_rows(config.data, folder, manifest, run.path)
+    if not config.data.sources and train.rows_and_bad != manifest.splits["train"].rows:
         raise DataError(
-            f"{train.path} has {len(train)} rows, its manifest says "
+            f"{train.path} has {train.rows_and_bad} rows, its manifest says "
             f"{manifest.splits['train'].rows}; prepare the folder again"
         )
     check_marks(
@@ -70,11 +82,12 @@ def make_job(config: Config, run: RunDirectory) -> Job:
         manifest,
         delimiters=config.estimator.delimiters.rates != "same",
         syntax=config.estimator.eligible == "response_and_syntax",
+        found=train.marks if config.data.sources else None,
     )
     deepspeed_config(config, micro_batch=1, accumulation=1)
-    if config.data.pad_supervision == "eos" and int(train.lengths.max()) > manifest.max_length:
+    if config.data.pad_supervision == "eos" and train.longest > manifest.max_length:
         raise DataError(
-            f"{train.path}: a row has {int(train.lengths.max())} tokens, more than the manifest's "
+            f"{train.path}: a row has {train.longest} tokens, more than the manifest's "
             f"max_length {manifest.max_length}"
         )
     validation = None
@@ -86,7 +99,7 @@ def make_job(config: Config, run: RunDirectory) -> Job:
             f"keep: best chooses by the held-out NELBO, but {folder} has no validation rows; set "
             "keep: last, or prepare with a validation_fraction"
         )
-    order = Order(config.seed, len(train), config.training.batch_size)
+    order = make_order(config.data, train, config.seed, config.training.batch_size)
     steps = total_steps(config.training, order.steps_per_epoch)
     return Job(config, run, folder, manifest, shape, start, order, steps, train, validation)
 

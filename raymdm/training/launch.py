@@ -4,7 +4,8 @@ import os
 import sys
 from typing import Any
 
-from raymdm.data.stream import iterate_steps, read_steps
+from raymdm.data.indexing import keep_rows
+from raymdm.data.stream import check_fits, iterate_steps, read_steps
 from raymdm.errors import RaymdmError, RunError
 from raymdm.training.checkpoint import Checkpoints, Keeping, open_store, steps_done
 from raymdm.training.engine import process_group_of_one
@@ -27,6 +28,7 @@ READING_CPUS = 1
 
 def run_in_process(job: Job) -> Outcome:
     """The run with one worker, in this process, reading its rows directly."""
+    keep_rows(job.train, job.config.data, job.manifest, job.run.path)
     with process_group_of_one(gpu=job.config.cluster.gpus_per_worker > 0):
         return train_worker(
             job,
@@ -44,6 +46,8 @@ def run_trainer(job: Job) -> Outcome:
     Raises:
         RunError: the budget is used up; the last checkpoint stays for `--resume`.
     """
+    check_fits(job.train, job.order)
+    keep_rows(job.train, job.config.data, job.manifest, job.run.path)
     budget = job.config.cluster.max_failures
     for failure in range(1, budget + 2):
         try:

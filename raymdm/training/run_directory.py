@@ -51,6 +51,7 @@ _TRAINING_NOT_IDENTITY = frozenset(
         "threads_per_worker",
     ]
 )
+_DATA_IDENTITY = ("pad_supervision", "shuffle", "window_blocks", "fragment_bytes", "bad_rows")
 _PACKAGES = ("raymdm", "ray", "deepspeed", "torch", "transformers", "peft", "numpy", "pyarrow")
 
 
@@ -190,7 +191,10 @@ def identity(content: dict[str, Any]) -> dict[str, Any]:
         for key, value in content["training"].items()
         if key not in _TRAINING_NOT_IDENTITY
     }
-    kept["data"] = {"pad_supervision": content["data"]["pad_supervision"]}
+    data = content["data"]
+    kept["data"] = {key: data[key] for key in _DATA_IDENTITY}
+    # Where the files lie may change; what is in them is in the run's index of its rows.
+    kept["data"]["weights"] = [source["weight"] for source in data["sources"]]
     return kept
 
 

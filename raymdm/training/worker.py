@@ -163,7 +163,7 @@ class Worker:
         t = all_t[rows.slots]
         batch = self.collate(rows)
         weight = estimator.weights(batch, t)
-        noise = estimator.draw_noise(config.seed, rows.epoch, batch)
+        noise = estimator.draw_noise(config.seed, rows.epochs, batch)
         denominators = estimator.row_denominators(batch).double().numpy()
         (denominator,) = global_sum(denominators.sum(), device=self.device)
         offsets = self.stream.offsets(t, weight, denominators)
@@ -217,7 +217,9 @@ class Worker:
         noise_columns = self.stream.update(
             self.done, all_t, all_weight[0], all_losses, all_denominators[0]
         )
-        self._after_step(rows.epoch, loss, norm, rate, tokens, operations, noise_columns)
+        self._after_step(
+            self.job.order.epoch(step), loss, norm, rate, tokens, operations, noise_columns
+        )
         self.stop_reason = self.stop_signal.reason(*flags)
         return None
 
@@ -307,7 +309,7 @@ class Worker:
             "start": self.job.start,
             "stream": self.stream.state(),
             "configuration": fingerprint(identity(self.job.config.model_dump())),
-            "data": self.job.manifest.fingerprint,
+            "data": self.job.data_fingerprint,
         }
         if self.sink is not None:
             # Before the checkpoint: a resume drops later rows, but cannot bring back lost ones.
@@ -350,8 +352,7 @@ class Worker:
         gathered: list[Any] = [None] * self.workers
         torch.distributed.all_gather_object(gathered, [int(s) for s in samples])
         rows = sorted(sample for part in gathered for sample in part)
-        named = self.job.train.read(rows[:16])
-        ids = [row.get("id", f"row {n}") for n, row in zip(rows[:16], named, strict=True)]
+        ids = self.job.train.names(rows[:16])
         where = f" (samples {', '.join(ids)} of {self.job.train.path})" if rows else ""
         last = "none" if self.last_checkpoint is None else f"step {self.last_checkpoint}"
         return (

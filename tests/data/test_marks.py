@@ -12,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prepared import write_prepared
 from tokenizers import processors
+from training_files import open_files
 from transformers import ByT5Tokenizer
 
 from raymdm.data.collate import collate, collate_rows
 from raymdm.data.encoding import Encoder, check_offsets
-from raymdm.data.jsonl import RowIndex, index_rows
+from raymdm.data.jsonl import index_rows
 from raymdm.data.manifest import Manifest, check_marks, read_manifest
 from raymdm.data.order import Order
+from raymdm.data.rows import TrainingRows
 from raymdm.data.schema import row_line
 from raymdm.data.stream import StepRows, iterate_steps, read_steps, stream_dataset
 from raymdm.data.tokenizer import EOS_TOKEN, train_bpe
@@ -157,7 +159,9 @@ def test_an_index_knows_whether_any_row_has_marks(tmp_path: Path) -> None:
     assert index_rows(plain / "train.jsonl", 300).marks == frozenset()
 
 
-def parts_through_ray(index: RowIndex, order: Order, stop: int, workers: int) -> list[list[Any]]:
+def parts_through_ray(
+    index: TrainingRows, order: Order, stop: int, workers: int
+) -> list[list[Any]]:
     dataset = stream_dataset(index, order, 0, stop, workers, rows_per_block=8)
     dataset.context.execution_options.preserve_order = True
 
@@ -172,7 +176,7 @@ def parts_through_ray(index: RowIndex, order: Order, stop: int, workers: int) ->
 @pytest.mark.ray
 def test_streamed_rows_carry_the_marks_of_the_file(ray_cluster: None, tmp_path: Path) -> None:
     """Two workers, in blocks of which some hold no marked row."""
-    index = index_rows(write_marked(tmp_path / "a.jsonl"), 10)
+    index = open_files(write_marked(tmp_path / "a.jsonl"))
     order = Order(seed=2, rows=40, batch_size=8)
     seen: set[int] = set()
     for number, part in enumerate(parts_through_ray(index, order, 7, 2)):
@@ -192,18 +196,18 @@ def test_blocks_of_rows_without_marks_have_no_columns_for_them(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     order = Order(seed=2, rows=40, batch_size=8)
-    plain = index_rows(write_prepared(tmp_path / "plain") / "train.jsonl", 300)
+    plain = open_files(write_prepared(tmp_path / "plain") / "train.jsonl")
     (rows,) = read_steps(plain, order, 0, 1)
     assert rows.delimiters == rows.syntax == [[]] * 8
 
-    def columns(index: RowIndex) -> Iterator[list[str]]:
+    def columns(index: TrainingRows) -> Iterator[list[str]]:
         dataset = stream_dataset(index, order, 0, 2, 1, rows_per_block=8)
-        for block in dataset.iter_batches(batch_size=8, batch_format="pyarrow"):
-            yield block.column_names
+        for block in dataset.iter_batches(batch_size=1, batch_format="pyarrow"):
+            yield [field.name for field in block["rows"].type.value_type]
 
     base = ["step", "slot", "sample", "input_ids", "prompt_length"]
     assert list(columns(plain)) == [base, base]
-    marked = index_rows(write_marked(tmp_path / "a.jsonl"), 10)
+    marked = open_files(write_marked(tmp_path / "a.jsonl"))
     assert list(columns(marked)) == [[*base, "delimiters", "syntax"]] * 2
 
 
@@ -241,7 +245,7 @@ def test_a_batch_without_marks_is_marked_nowhere(pad_supervision: Any) -> None:
 
 
 def test_rows_of_a_file_are_collated_with_their_marks(tmp_path: Path) -> None:
-    index = index_rows(write_marked(tmp_path / "a.jsonl"), 10)
+    index = open_files(write_marked(tmp_path / "a.jsonl"))
     rows = collate_rows(index.read([20, 7, 1]), [20, 7, 1], pad_token_id=0, eos_token_id=1)
     assert rows.samples == [20, 7, 1]
     assert rows.input_ids[:, 4].tolist() == [0, 7, 1]

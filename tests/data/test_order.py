@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 from prepared import write_prepared
+from training_files import open_files
 
-from raymdm.data.jsonl import RowIndex, index_rows
 from raymdm.data.order import Order
+from raymdm.data.rows import TrainingRows
 from raymdm.data.stream import StepRows, iterate_steps, read_steps, stream_dataset
 from raymdm.errors import DataError, RunError
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> RowIndex:
+def index(tmp_path_factory: pytest.TempPathFactory) -> TrainingRows:
     folder = write_prepared(tmp_path_factory.mktemp("data") / "prepared")
-    return index_rows(folder / "train.jsonl", 300)
+    return open_files(folder / "train.jsonl")
 
 
 def test_an_epoch_shows_every_row_at_most_once_and_the_next_in_another_order() -> None:
@@ -47,7 +48,7 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
 def _same(one: list[StepRows], other: list[StepRows]) -> None:
     assert [rows.step for rows in one] == [rows.step for rows in other]
     for left, right in zip(one, other, strict=True):
-        assert left.epoch == right.epoch
+        assert np.array_equal(left.epochs, right.epochs)
         assert np.array_equal(left.slots, right.slots)
         assert np.array_equal(left.samples, right.samples)
         assert np.array_equal(left.prompt_lengths, right.prompt_lengths)
@@ -57,7 +58,7 @@ def _same(one: list[StepRows], other: list[StepRows]) -> None:
 @pytest.mark.ray
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_ray_data_streams_what_reading_the_file_gives(
-    ray_cluster: None, index: RowIndex, workers: int
+    ray_cluster: None, index: TrainingRows, workers: int
 ) -> None:
     """From the middle of an epoch over two epoch boundaries, in blocks of uneven step counts."""
     from concurrent.futures import ThreadPoolExecutor
@@ -80,18 +81,11 @@ def test_ray_data_streams_what_reading_the_file_gives(
         _same(part, list(read_steps(index, order, start, stop, number, workers)))
 
 
-def test_rows_of_another_step_are_noticed(index: RowIndex) -> None:
+def test_rows_of_another_step_are_noticed(index: TrainingRows) -> None:
     import pyarrow as pa
 
     order = Order(seed=5, rows=len(index), batch_size=4)
-    table = pa.table(
-        {
-            "step": [7] * 4,
-            "slot": [0, 1, 2, 3],
-            "sample": [0, 1, 2, 3],
-            "input_ids": [[1], [1], [1], [1]],
-            "prompt_length": [0] * 4,
-        }
-    )
+    row = {"step": 7, "slot": 0, "sample": 0, "input_ids": [1], "prompt_length": 0}
+    table = pa.table({"rows": [[row] * 4]})
     with pytest.raises(RunError, match=r"rows of steps \[7\] at step 6"):
         next(iterate_steps(lambda **_: [table], order, 6, 1))

@@ -67,6 +67,12 @@ def test_seeds_steps_epochs_samples_and_replicas_all_differ():
     assert (time_noise(0, 1, 8) != time_noise(0, 2, 8)).all()
 
 
+def test_rows_in_different_epochs_have_the_noise_of_their_own():
+    mixed = mask_noise(1, np.array([2, 0, 2]), [30, 8, 11], 6, replicas=2)
+    assert (mixed[:, [0, 2]] == mask_noise(1, 2, [30, 11], 6, replicas=2)).all()
+    assert (mixed[:, [1]] == mask_noise(1, 0, [8], 6, replicas=2)).all()
+
+
 def test_mask_noise_is_uniform_and_neighbours_are_unrelated():
     noise = mask_noise(0, 0, range(400), 50)[0].numpy()
     assert stats.kstest(noise.ravel(), "uniform").pvalue > 1e-3
