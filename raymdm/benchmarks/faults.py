@@ -26,6 +26,9 @@ from raymdm.errors import RunError
 from raymdm.training.checkpoint import open_store, steps_done
 from raymdm.training.run_directory import RunDirectory
 
+AGAIN = "starting again"
+"""What a run says when it goes on by itself."""
+
 _PATIENCE = 240.0
 _HEAD_CPUS, _NODE_CPUS = 3, 2
 
@@ -36,7 +39,7 @@ class FaultFigures:
 
     Attributes:
         fault: which.
-        step: the last step that was seen done before it.
+        step: the last step that the run said was done before it (it does so twice a second).
         checkpoint: the newest whole checkpoint then; training went on from here or later.
         lost: steps that were done again.
         difference: largest relative difference of any step's loss to the undisturbed run's.
@@ -289,9 +292,13 @@ def measure_fault(
         run.wait_until(lambda: run.checkpoint() > 0, "a checkpoint")
         started = time.monotonic()
         fault.inject(run)
-        step, checkpoint = run.step(), run.checkpoint()
         if run.process.poll() is not None:
+            step, checkpoint = run.step(), run.checkpoint()
             run.start()
+        else:
+            if not fault.data:
+                run.wait_until(lambda: AGAIN in run.log(), AGAIN)
+            step, checkpoint = run.step(), run.checkpoint()
         run.wait_until(lambda: run.step() > step, f"step {step + 1}")
         seconds = time.monotonic() - started
         if run.wait():

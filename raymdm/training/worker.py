@@ -314,6 +314,7 @@ class Worker:
         if self.sink is not None:
             # Before the checkpoint: a resume drops later rows, but cannot bring back lost ones.
             self.sink.flush()
+            self.sink.report_status("running")
         self.checkpoints.save(
             self.done,
             {} if math.isnan(self.measured) else {"validation_nelbo": self.measured},
