@@ -14,6 +14,7 @@ from raymdm.benchmarks.request import Report, Request
 from raymdm.benchmarks.rows import write_random_rows
 from raymdm.cluster import start_ray
 from raymdm.config import Config, read_config
+from raymdm.config.training import CheckpointsSection
 from raymdm.data.order import Steps
 from raymdm.data.rows import TrainingRows
 from raymdm.data.stream import StepRows, iterate_steps, read_steps, stream_dataset
@@ -141,6 +142,7 @@ def _fitted(config: Config, folder: Path, plan: Plan) -> Config:
     return config.model_copy(
         update={
             "run_dir": str(folder / "run"),
+            "checkpoints": CheckpointsSection(),
             "data": config.data.model_copy(update={"folder": str(data), "sources": []}),
             # One step more than is run: the last one would validate.
             "training": config.training.model_copy(

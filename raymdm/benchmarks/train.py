@@ -15,6 +15,7 @@ from raymdm.benchmarks.device import wait_for_device
 from raymdm.benchmarks.request import Report, Request
 from raymdm.benchmarks.rows import write_random_rows
 from raymdm.config import Config, read_config
+from raymdm.config.training import CheckpointsSection
 from raymdm.data.stream import read_steps
 from raymdm.errors import RunError
 from raymdm.training import RunDirectory
@@ -150,6 +151,7 @@ def _fitted(config: Config, folder: Path, plan: Plan) -> Config:
     return config.model_copy(
         update={
             "run_dir": str(folder / "run"),
+            "checkpoints": CheckpointsSection(),
             "data": config.data.model_copy(update={"folder": str(data), "sources": []}),
             # One step more than is run: the last one would validate.
             "training": config.training.model_copy(

@@ -15,13 +15,23 @@ def with_absolute_paths(config: Config) -> Config:
     if start is not None and Path(start).exists():
         start = _absolute(start)
     data = {"folder": _absolute(config.data.folder), "sources": _absolute_sources(config)}
+    storage = config.checkpoints.storage
+    if storage is not None and "://" not in storage:
+        storage = _absolute(storage)
     updates: dict[str, Any] = {
+        "checkpoints": config.checkpoints.model_copy(update={"storage": storage}),
         "run_dir": _absolute(config.run_dir),
         "data": config.data.model_copy(update=data),
         "model": config.model.model_copy(update={"init_from": start}),
         "estimator": config.estimator.model_copy(update={"density": density}),
     }
     return config.model_copy(update=updates)
+
+
+def folder_in(place: str, name: str) -> str:
+    """A folder of a path or URI; the options of a URI (`?…`) stay behind it."""
+    path, mark, options = place.partition("?")
+    return f"{path.rstrip('/')}/{name}{mark}{options}"
 
 
 def _absolute_sources(config: Config) -> list[SourceSection]:

@@ -16,8 +16,9 @@ import numpy as np
 
 from raymdm.benchmarks.rows import write_random_rows
 from raymdm.config import Config, dump_yaml
+from raymdm.config.data import DataSection
 from raymdm.config.estimator import ControlSection, DelimiterSection, MaskerSection, TimeSection
-from raymdm.config.training import WandbSection
+from raymdm.config.training import CheckpointsSection, WandbSection
 from raymdm.diagnosis.lengths import Lengths, read_lengths
 from raymdm.diagnosis.memory import Estimate, estimate, largest_forward
 from raymdm.errors import RunError
@@ -108,9 +109,8 @@ def worst_case(config: Config, lengths: Lengths, folder: Path) -> Config:
             "keep": "metrics",
             "wandb": WandbSection(),
             "imports": [],
-            "data": config.data.model_copy(
-                update={"folder": str(folder / "data"), "pad_supervision": "none"}
-            ),
+            "checkpoints": CheckpointsSection(),
+            "data": DataSection(folder=str(folder / "data")),
             "estimator": estimator,
             "training": training.model_copy(
                 update={

@@ -9,7 +9,7 @@ import numpy as np
 
 from raymdm.config import Config, merge_overlay
 from raymdm.config.loading import read_file, validate
-from raymdm.config.paths import with_absolute_paths
+from raymdm.config.paths import folder_in, with_absolute_paths
 from raymdm.config.sweep import ArmSection, AxisSection
 from raymdm.diffusion.noise import generator
 from raymdm.errors import ConfigurationError
@@ -122,8 +122,10 @@ def _trial(
     setting = f"-setting{number}" if settings else ""
     name = f"{arm}{setting}-seed{seed}"
     run_dir = Path(config.run_dir) / "trials" / name
-    fixed = {"seed": seed, "run_dir": str(run_dir), "keep": config.sweep.keep}
-    checked = validate({**merge_overlay(base, overlay), **fixed}, f"arm {arm!r}")
+    fixed: dict[str, Any] = {"seed": seed, "run_dir": str(run_dir), "keep": config.sweep.keep}
+    if config.checkpoints.storage is not None:
+        fixed["checkpoints"] = {"storage": folder_in(config.checkpoints.storage, name)}
+    checked = validate(merge_overlay(merge_overlay(base, overlay), fixed), f"arm {arm!r}")
     return Trial(name, arm, seed, settings, with_absolute_paths(checked))
 
 

@@ -7,7 +7,7 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from raymdm.command import import_modules
-from raymdm.errors import UserError
+from raymdm.errors import StoppedError, UserError
 from raymdm.evaluate import evaluate_run
 from raymdm.sweeps.design import Trial
 from raymdm.training import RunDirectory, run_in_process, run_trainer
@@ -54,6 +54,8 @@ def _run(trial: Trial, run: RunDirectory, path: RunPath) -> str:
     if not trained:
         run.begin(job.steps)
         outcome = run_in_process(job) if path == "process" else run_trainer(job)
+        if outcome.state == "stopped":
+            raise StoppedError(f"{run.path}: stopped after step {outcome.step} ({outcome.message})")
         if outcome.state == "diverged":
             run.prune(config.keep)
             return "diverged"
