@@ -8,6 +8,8 @@ raymdm bench packing --set data.folder=data/gsm8k
 raymdm bench step
 raymdm bench loading
 raymdm bench stream
+raymdm bench checkpoint
+raymdm bench faults
 """
 
 import importlib
@@ -42,6 +44,8 @@ class Name(str, Enum):
     step = "step"
     loading = "loading"
     stream = "stream"
+    checkpoint = "checkpoint"
+    faults = "faults"
 
 
 @reports_errors
@@ -96,6 +100,13 @@ def main(
 
     `stream`: tokens per second that a stream of rows supplies to one worker under either
     `data.shuffle`, over those that a model of 5M parameters trains on one core; two minutes.
+
+    `checkpoint`: what a checkpoint every 50 steps takes of the time of a run of 5M parameters; a
+    minute.
+
+    `faults`: real runs of two workers whose processes and nodes are killed, stopped or drained on
+    the way: steps lost, difference of the losses, seconds to recover. About a minute and a half
+    each on two cores; `--blocks 3` measures the first three.
 
     `head`, `packing` and `step` use a GPU where there is one, and need neither Ray nor DeepSpeed.
 

@@ -107,7 +107,7 @@ def measure_training(config: Config, folder: Path, plan: Plan) -> TrainingFigure
     Raises:
         RunError: the loops did not train the same model, so their speeds cannot be compared.
     """
-    config = _fitted(config, folder, plan)
+    config = fitted(config, folder, plan)
     job = make_job(config, RunDirectory(config.run_dir))
     RunDirectory.open(config, job.manifest.fingerprint, resume=False)
     with process_group_of_one(gpu=config.cluster.gpus_per_worker > 0):
@@ -140,7 +140,8 @@ def measure_training(config: Config, folder: Path, plan: Plan) -> TrainingFigure
     )
 
 
-def _fitted(config: Config, folder: Path, plan: Plan) -> Config:
+def fitted(config: Config, folder: Path, plan: Plan) -> Config:
+    """The configuration on random rows in `folder`: one worker, as many steps as planned."""
     rows, length = max(512, 2 * config.training.batch_size), plan.length
     data = write_random_rows(
         folder / "data",

@@ -228,7 +228,7 @@ class Worker:
         outcome = Outcome(state, self.done, message)  # type: ignore[arg-type]
         keeps = state == "stopped" or (state == "finished" and self.job.config.keep != "metrics")
         if keeps and self.last_checkpoint != self.done:
-            self._checkpoint()
+            self.save_checkpoint()
         self.checkpoints.finish()
         unscored = self.job.config.keep != "best" or not math.isfinite(self.best)
         if state == "finished" and unscored:
@@ -296,10 +296,11 @@ class Worker:
             )
         self.measured = measured
         if saves:
-            self._checkpoint()
+            self.save_checkpoint()
         self._clock = time.monotonic()
 
-    def _checkpoint(self) -> None:
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of the steps done; every rank must call it."""
         started = time.monotonic()
         progress = {
             "step": self.done,
