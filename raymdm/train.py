@@ -67,8 +67,10 @@ def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Out
     Raises:
         UserError: data, configuration, run directory or cluster do not fit.
         DivergedError: the loss or gradient became NaN or infinite.
-        RunError: a worker was lost.
+        StoppedError: it was asked to stop, and can go on.
+        RunError: workers were lost more often than `cluster.max_failures` allows.
     """
+    store = open_store(config, RunDirectory(config.run_dir))
     with ExitStack() as stack:
         if are_many(config.data):  # checking them then is the cluster's work
             stack.enter_context(start_ray(config.cluster.address, verbose=verbose))
@@ -76,14 +78,14 @@ def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Out
         stack.enter_context(start_ray(config.cluster.address, verbose=verbose))
         cluster = config.cluster
         check_cluster(
-            cluster.workers,
+            cluster.min_workers or cluster.workers,
             cluster.cpus_per_worker,
             cluster.gpus_per_worker,
             READING_CPUS,
             "set a smaller cluster.workers or cluster.cpus_per_worker, or join a larger cluster",
         )
         run = RunDirectory.open(config, job.manifest.fingerprint, resume)
-        check_store(open_store(config, run), config, job.data_fingerprint, resume)
+        check_store(store, config, job.data_fingerprint, resume)
         status = run.status()
         if status.get("state") == "finished":
             typer.echo(f"{run.path} is finished (step {status['step']}); nothing to do")

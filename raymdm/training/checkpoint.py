@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -214,12 +215,15 @@ class Checkpoints:
         name = checkpoint_name(step)
         self.delivery.wait()
         first_says(lambda: self.store.clear(name))
+        own: Path | None = None
         try:
             own = self._scratch(name)
             write(own)
             deliver = self._move if self.store.local else self._upload
-            self.delivery(name, metrics, own, lambda: deliver(own, name))
+            self.delivery(name, metrics, own, partial(deliver, own, name))
         except (OSError, RuntimeError) as error:  # torch says the second of a full disk
+            if own is not None:
+                shutil.rmtree(own, ignore_errors=True)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RunError(
                 f"{self.store.place}: the checkpoint of step {step} could not be written "

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from s3 import bucket  # noqa: F401
 
 from raymdm.config import Config
 from raymdm.errors import CheckpointError

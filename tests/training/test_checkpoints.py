@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from prepared import cut_at, losses_of, start_run, tiny_config, write_prepared
-from s3 import bucket  # noqa: F401
 
 from raymdm.config import Config
 from raymdm.errors import CheckpointError, RunError
-from raymdm.training import RunDirectory, run_in_process
+from raymdm.training import RunDirectory, run_in_process, run_trainer
 from raymdm.training.checkpoint import check_store, open_store, steps_done
 from raymdm.training.job import Job
 
@@ -156,3 +155,28 @@ def test_what_a_checkpoint_took_stands_in_the_metrics(tmp_path: Path, folder: Pa
         assert (metrics[column] > 0).all()
     assert (metrics["data_wait_seconds"] >= 0).all()
     assert metrics["mfu"].isna().all()  # of a CPU no peak is known
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_workers_of_ray_train_upload_while_they_train(
+    ray_cluster: None, bucket: str, tmp_path: Path, folder: Path
+) -> None:
+    """Two workers, ZeRO 2; then one of them goes on from the store alone."""
+    sections = {"deepspeed": {"zero_stage": 2}, "checkpoints": {"last": 2}}
+    whole = start_run(_config(tmp_path / "whole", folder, **sections))
+    run_in_process(whole)
+    storage = bucket.format("through-ray")
+    config = _config(tmp_path / "run", folder, storage, cluster={"workers": 2}, **sections)
+    job = start_run(config)
+    assert run_trainer(job).state == "finished"
+    np.testing.assert_allclose(losses_of(job), losses_of(whole), rtol=1e-4)
+    assert _steps(job) == [6, 8]
+    assert not list(job.run.path.glob("checkpoints/step-*"))
+
+    store = open_store(config, job.run)
+    store.drop("step-00000008")
+    shutil.rmtree(job.run.path)
+    again = start_run(_config(tmp_path / "run", folder, storage, **sections))
+    run_in_process(again)
+    np.testing.assert_allclose(losses_of(again), losses_of(whole), rtol=1e-4)
