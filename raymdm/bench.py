@@ -10,6 +10,7 @@ raymdm bench loading
 raymdm bench stream
 raymdm bench checkpoint
 raymdm bench faults
+raymdm bench workers
 """
 
 import importlib
@@ -46,6 +47,7 @@ class Name(str, Enum):
     stream = "stream"
     checkpoint = "checkpoint"
     faults = "faults"
+    workers = "workers"
 
 
 @reports_errors
@@ -107,6 +109,9 @@ def main(
     `faults`: real runs of two workers whose processes and nodes are killed, stopped or drained on
     the way: steps lost, difference of the losses, seconds to recover. About a minute and a half
     each on two cores; `--blocks 3` measures the first three.
+
+    `workers`: the same training on one and two workers under every ZeRO stage, by the largest
+    difference of its losses; and how much faster two workers are than one. About fifteen minutes.
 
     `head`, `packing` and `step` use a GPU where there is one, and need neither Ray nor DeepSpeed.
 

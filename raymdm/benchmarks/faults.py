@@ -194,6 +194,7 @@ def _drain_node(run: Run) -> None:
         env=_environment(),
     )
     run.wait()
+    run.add_node()
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ FAULTS = {
     "node": Fault("node lost, another one joins", _replace_node, nodes=True),
     "elastic": Fault("node lost, one worker goes on", _lose_node, nodes=True, elastic=True),
     "block": Fault("node with the blocks of data lost", _replace_node, nodes=True, data=True),
-    "drain": Fault("notice that a node goes", _drain_node, nodes=True),
+    "drain": Fault("notice that a node goes, another one joins", _drain_node, nodes=True),
 }
 
 
@@ -295,6 +296,8 @@ def measure_fault(
         if run.process.poll() is not None:
             step, checkpoint = run.step(), run.checkpoint()
             run.start()
+            # Workers of a killed driver go on for a moment; the new one begins at no step.
+            run.wait_until(lambda: run.step() == 0, "the new start")
         else:
             if not fault.data:
                 run.wait_until(lambda: AGAIN in run.log(), AGAIN)
@@ -305,6 +308,7 @@ def measure_fault(
             raise RunError(f"{folder}: the run failed after the fault\n{run.log()[-2000:]}")
     finally:
         run.end()
+    restarted = run.commands > 1 or AGAIN in run.log()
     losses = pd.read_parquet(run.run.metrics)["loss"].to_numpy()
     if len(losses) != len(reference):
         raise RunError(f"{folder}: {len(losses)} steps instead of {len(reference)}")
@@ -312,7 +316,7 @@ def measure_fault(
         fault=fault.name,
         step=step,
         checkpoint=checkpoint,
-        lost=max(0, step - checkpoint),
+        lost=max(0, step - checkpoint) if restarted else 0,
         difference=float(np.abs(losses / reference - 1).max()),
         seconds=seconds,
         commands=run.commands,
