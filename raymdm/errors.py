@@ -45,3 +45,7 @@ class StoppedError(RunError):
     """A run that was asked to stop, and did with a checkpoint: the status of a SIGTERM."""
 
     exit_status = 143
+
+
+class UnreachableError(RunError):
+    """A store of checkpoints that does not answer now: worth another try."""

@@ -30,7 +30,7 @@ from raymdm.data.mixture import describe_quotas
 from raymdm.errors import DivergedError, StoppedError
 from raymdm.progress import follow, status_line
 from raymdm.training import RunDirectory, run_trainer
-from raymdm.training.checkpoint import check_store, open_store
+from raymdm.training.checkpoint import check_store, clear_up, open_store
 from raymdm.training.job import Job, Outcome, make_job
 from raymdm.training.launch import READING_CPUS
 from raymdm.training.stopping import sigterm_stops
@@ -84,8 +84,9 @@ def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Out
             READING_CPUS,
             "set a smaller cluster.workers or cluster.cpus_per_worker, or join a larger cluster",
         )
+        if not RunDirectory(config.run_dir).config.exists():
+            check_store(store, config, job.data_fingerprint, resume)
         run = RunDirectory.open(config, job.manifest.fingerprint, resume)
-        check_store(store, config, job.data_fingerprint, resume)
         status = run.status()
         if status.get("state") == "finished":
             typer.echo(f"{run.path} is finished (step {status['step']}); nothing to do")
@@ -115,7 +116,7 @@ def _train(job: Job, run: RunDirectory) -> Outcome:
             f"{run.path}: stopped after step {outcome.step} of {job.steps} with a checkpoint "
             f"({outcome.message}); continue with the same command and --resume"
         )
-    run.prune(job.config.keep)
+    clear_up(job.config, run)
     typer.echo(f"finished {outcome.step} steps in {time.monotonic() - started:.0f} s: {run.path}")
     return outcome
 

@@ -54,6 +54,11 @@ class Config(Section):
             raise ValueError(
                 f"cluster.min_workers {least} is more than cluster.workers {cluster.workers}"
             )
+        if least < cluster.workers and not self.training.checkpoint_every:
+            raise ValueError(
+                "cluster.min_workers needs training.checkpoint_every: a change of the number of "
+                "workers goes back to the last checkpoint"
+            )
         for workers in range(least, cluster.workers + 1):
             if self.training.batch_size % workers:
                 among = "" if workers == cluster.workers else " (cluster.min_workers allows fewer)"

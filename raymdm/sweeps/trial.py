@@ -11,6 +11,7 @@ from raymdm.errors import StoppedError, UserError
 from raymdm.evaluate import evaluate_run
 from raymdm.sweeps.design import Trial
 from raymdm.training import RunDirectory, run_in_process, run_trainer
+from raymdm.training.checkpoint import clear_up
 from raymdm.training.job import make_job
 
 RunPath = Literal["process", "trainer"]
@@ -57,7 +58,7 @@ def _run(trial: Trial, run: RunDirectory, path: RunPath) -> str:
         if outcome.state == "stopped":
             raise StoppedError(f"{run.path}: stopped after step {outcome.step} ({outcome.message})")
         if outcome.state == "diverged":
-            run.prune(config.keep)
+            clear_up(config, run)
             return "diverged"
     if path == "process":
         evaluate_run(run, config)
@@ -69,7 +70,7 @@ def _run(trial: Trial, run: RunDirectory, path: RunPath) -> str:
             scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None),
         )
         ray.get(remote.remote(run, config))
-    run.prune(config.keep)
+    clear_up(config, run)
     return "finished"
 
 

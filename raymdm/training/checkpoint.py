@@ -7,8 +7,10 @@ configuration, data, state of the estimator), and what a run directory needs to 
 
 import json
 import math
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +37,10 @@ from raymdm.training.run_directory import RunDirectory, identity, write_json
 
 TAG = "engine"
 _PROGRESS = "progress.json"
+_TORCH_WRITES = re.compile("inline_container|PytorchStreamWriter|iostream")
+"""How torch says that a file could not be written."""
+_PAUSES = (1.0, 10.0)
+"""Seconds before an upload that failed is tried again."""
 
 Progress = dict[str, Any]
 """What is saved beside DeepSpeed's state: step, workers, best, score, start, stream,
@@ -70,6 +76,15 @@ def check_store(store: CheckpointStore, config: Config, data: str, resume: bool)
             f"{store.place} holds checkpoints of this run (step {progress['step']}); continue it "
             "with --resume or choose another checkpoints.storage"
         )
+
+
+def clear_up(config: Config, run: RunDirectory) -> None:
+    """Remove what `keep: metrics` does not hold, wherever it is."""
+    run.prune(config.keep)
+    if config.keep == "metrics" and config.checkpoints.storage is not None:
+        store = open_store(config, run)
+        for name in store.names():
+            store.drop(name)
 
 
 def save_engine(engine: Any, folder: Path, progress: Progress, run: RunDirectory) -> None:
@@ -221,7 +236,9 @@ class Checkpoints:
             write(own)
             deliver = self._move if self.store.local else self._upload
             self.delivery(name, metrics, own, partial(deliver, own, name))
-        except (OSError, RuntimeError) as error:  # torch says the second of a full disk
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _TORCH_WRITES.search(str(error)):
+                raise  # a lost peer, for example
             if own is not None:
                 shutil.rmtree(own, ignore_errors=True)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -252,8 +269,8 @@ class Checkpoints:
 
     def _move(self, own: Path, name: str) -> None:
         files, folder = sizes_of(own), own.parent
-        flush(own, files)
         for file in files:
+            flush(own / file)
             (folder / file).parent.mkdir(exist_ok=True)
             (own / file).replace(folder / file)
         shutil.rmtree(own)
@@ -261,7 +278,14 @@ class Checkpoints:
 
     def _upload(self, own: Path, name: str) -> None:
         try:
-            self.store.upload(own, name, self.rank, self.workers)
+            for pause in (*_PAUSES, None):
+                try:
+                    self.store.upload(own, name, self.rank, self.workers)
+                    return
+                except OSError:
+                    if pause is None:
+                        raise
+                    time.sleep(pause)
         finally:
             shutil.rmtree(own, ignore_errors=True)
 

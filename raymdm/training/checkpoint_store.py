@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from raymdm.errors import CheckpointError
+from raymdm.errors import CheckpointError, UnreachableError
 
 _NAME = re.compile(r"step-(\d{8,})")
 _LIST = "rank-{rank}.json"
@@ -77,20 +77,32 @@ class CheckpointStore:
         sizes = self._sizes(name)
         ranks, rank = 1, 0
         while rank < ranks:
-            try:
-                listed = json.loads(self.read(name, _LIST.format(rank=rank)))
-                ranks = listed["ranks"]
-            except (OSError, ValueError):
+            file = _LIST.format(rank=rank)
+            if file not in sizes:
                 return False
+            try:
+                listed = json.loads(self.read(name, file))
+            except ValueError:
+                return False
+            ranks = listed["ranks"]
             if any(sizes.get(file) != size for file, size in listed["files"].items()):
                 return False
             rank += 1
         return True
 
     def read(self, name: str, file: str) -> bytes:
-        """Content of one file of a checkpoint. Raises OSError where it is not there."""
-        with self.filesystem.open_input_stream(f"{self.folder(name)}/{file}") as stream:
-            return bytes(stream.read())
+        """Content of one file of a checkpoint.
+
+        Raises:
+            UnreachableError: it is not there, or the store does not answer.
+        """
+
+        def content() -> bytes:
+            with self.filesystem.open_input_stream(f"{self.folder(name)}/{file}") as stream:
+                return bytes(stream.read())
+
+        found: bytes = self._reach(content)
+        return found
 
     def clear(self, name: str) -> None:
         """Make room for a checkpoint: nothing of an earlier one of this name stays."""
@@ -106,10 +118,16 @@ class CheckpointStore:
         with self.filesystem.open_output_stream(written) as stream:
             stream.write(content)
         if self.local:
+            flush(Path(written))
             os.replace(written, final)
+            # Older checkpoints may be removed now: this one must not be lost with the power.
+            for folder in (Path(final).parent, Path(self.root)):
+                flush(folder)
 
     def upload(self, source: Path, name: str, rank: int, ranks: int) -> None:
         """Copy what this rank wrote to a local folder into the store, and seal it."""
+        if not source.is_dir():
+            raise FileNotFoundError(f"{source} is not there to be uploaded")
         files = sizes_of(source)
         for file in files:
             target = PurePosixPath(self.folder(name), file)
@@ -134,7 +152,7 @@ class CheckpointStore:
             return
         for file in self._sizes(name):
             if file.startswith("rank-"):
-                self.filesystem.delete_file(f"{folder}/{file}")
+                self._reach(self.filesystem.delete_file, f"{folder}/{file}")
         self._reach(self.filesystem.delete_dir, folder)
 
     def forget(self, file: str) -> None:
@@ -154,7 +172,7 @@ class CheckpointStore:
         try:
             return operation(*arguments, **options)
         except OSError as error:
-            raise CheckpointError(
+            raise UnreachableError(
                 f"{self.place}: the checkpoints cannot be reached ({str(error).splitlines()[0]})"
             ) from error
 
@@ -168,11 +186,13 @@ def sizes_of(folder: Path) -> dict[str, int]:
     }
 
 
-def flush(folder: Path, files: dict[str, int]) -> None:
-    """Wait until the disk has these files: a reboot must not leave empty ones behind a seal."""
-    for file in files:
-        with open(folder / file, "rb") as opened:
-            os.fsync(opened.fileno())
+def flush(path: Path) -> None:
+    """Wait until the disk has this file or folder: a reboot must leave what a seal lists."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _open(place: str) -> tuple[fs.FileSystem, str]:

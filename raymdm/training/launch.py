@@ -6,7 +6,7 @@ from typing import Any
 
 from raymdm.data.indexing import keep_rows
 from raymdm.data.stream import check_fits, iterate_steps, read_steps
-from raymdm.errors import RaymdmError, RunError
+from raymdm.errors import RaymdmError, RunError, UnreachableError
 from raymdm.training.checkpoint import Checkpoints, Keeping, open_store, steps_done
 from raymdm.training.engine import process_group_of_one
 from raymdm.training.job import Job, Outcome
@@ -77,6 +77,9 @@ def _fit(job: Job) -> Outcome:
 
     cluster, store = job.config.cluster, open_store(job.config, job.run)
     least = cluster.min_workers or cluster.workers
+    if least == cluster.workers:
+        # A node that replaces a lost one may take its time to come.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     trainer = TorchTrainer(
         _train_function,
         train_loop_config={"job": job},
@@ -104,7 +107,7 @@ def _fit(job: Job) -> Outcome:
         raise KeyboardInterrupt from error
     except Exception as error:
         cause = _worker_error(error)
-        if isinstance(cause, RaymdmError):
+        if isinstance(cause, RaymdmError) and not isinstance(cause, UnreachableError):
             raise cause from error
         # Of an exception the last line says most, of Ray's own explanations the first sentence.
         reason = (str(cause).strip() or "no message").splitlines()[-1].split(". ")[0]

@@ -104,9 +104,10 @@ class TrainDelivery:
         def upload(checkpoint: Any, folder: str) -> Any:
             try:
                 deliver()
-            except BaseException as error:
+            except OSError as error:
                 self._failure = error
-                raise
+                # Not its text: Ray would try again by some, and what was written is gone.
+                raise RunError(f"{name} could not be uploaded") from None
             finally:
                 self._idle.set()
             return final

@@ -5,6 +5,8 @@ attention included, whatever is computed again to save memory. Here the head cou
 token is predicted.
 """
 
+import re
+
 import numpy as np
 import torch
 
@@ -17,6 +19,7 @@ _PEAKS = {
     "B200": 2250.0,
     "H200": 989.0,
     "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
     "H100": 989.0,
     "A100": 312.0,
     "L40S": 362.0,
@@ -35,7 +38,10 @@ def peak_operations(device: torch.device, config: Config) -> float:
     if device.type != "cuda" or config.training.precision != "bf16":
         return float("nan")
     name = torch.cuda.get_device_name(device)
-    return next((1e12 * peak for part, peak in _PEAKS.items() if part in name), float("nan"))
+    return next(
+        (1e12 * peak for part, peak in _PEAKS.items() if re.search(rf"\b{part}\b", name)),
+        float("nan"),
+    )
 
 
 def step_operations(shape: ModelShape, lengths: np.ndarray, predicted: float) -> float:

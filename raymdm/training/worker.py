@@ -27,6 +27,7 @@ from raymdm.diffusion import Estimator, Rows, TimeDensity, make_estimator
 from raymdm.diffusion.compose import needs_probe
 from raymdm.errors import CheckpointError, RunError
 from raymdm.models import Backbone, save_model
+from raymdm.training.agreement import first_says
 from raymdm.training.checkpoint import (
     Checkpoints,
     Progress,
@@ -128,7 +129,7 @@ class Worker:
         self.stream = TrainingStream(config, job.run, make_estimator(config.estimator, density))
         self.engine: Any = start_engine(model, config, self.micro_batch, self.accumulation)
         if folder is not None and progress is not None:
-            self._check_start(progress)
+            self._check_same(progress)
             load_engine(self.engine, folder, progress)
             self.done = self.last_checkpoint = progress["step"]
             self.best = progress["best"]
@@ -231,7 +232,9 @@ class Worker:
             self.save_checkpoint()
         self.checkpoints.finish()
         unscored = self.job.config.keep != "best" or not math.isfinite(self.best)
-        if state == "finished" and unscored:
+        # With a lost run directory the best one's is lost too: then the last one's.
+        missing = first_says(lambda: not self.job.run.model.is_dir())
+        if state == "finished" and (unscored or missing):
             self._export()
         if self.sink is not None:
             self.sink.close("interrupted" if state == "stopped" else state, message)
@@ -309,8 +312,7 @@ class Worker:
             "score": self.measured,
             "start": self.job.start,
             "stream": self.stream.state(),
-            "configuration": fingerprint(identity(self.job.config.model_dump())),
-            "data": self.job.data_fingerprint,
+            **self._origin(),
         }
         if self.sink is not None:
             # Before the checkpoint: a resume drops later rows, but cannot bring back lost ones.
@@ -324,6 +326,13 @@ class Worker:
         self.last_checkpoint = self.done
         if self.sink is not None:
             self.sink.amend(checkpoint_seconds=time.monotonic() - started)
+
+    def _origin(self) -> dict[str, str]:
+        """Whose a checkpoint is."""
+        return {
+            "configuration": fingerprint(identity(self.job.config.model_dump())),
+            "data": self.job.data_fingerprint,
+        }
 
     def _export(self) -> None:
         """Write `model/`: weights, configuration and tokenizer in Hugging Face layout."""
@@ -341,8 +350,14 @@ class Worker:
         shutil.rmtree(self.job.run.model, ignore_errors=True)
         written.rename(self.job.run.model)
 
-    def _check_start(self, progress: Progress) -> None:
-        """Frozen weights are in no checkpoint: they must be the ones the run began with."""
+    def _check_same(self, progress: Progress) -> None:
+        """The checkpoint is this run's; and frozen weights, which are in none, are as they were."""
+        ours = self._origin()
+        if {key: progress.get(key) for key in ours} != ours:
+            raise CheckpointError(
+                f"{self.checkpoints.store.place} holds checkpoints of a run with another "
+                "configuration or other data; choose another checkpoints.storage or run_dir"
+            )
         if has_frozen(self.engine.module) and progress.get("start") != self.job.start:
             raise CheckpointError(
                 f"model.init_from {self.job.config.model.init_from}: not the weights that "
