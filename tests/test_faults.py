@@ -19,7 +19,7 @@ EVERY = 10
 
 def _undisturbed(config: Config, folder: Path) -> np.ndarray:
     """Losses of two workers without Ray: the same to the last digit."""
-    folder.mkdir()
+    (folder / "run").mkdir(parents=True)
     here = config.model_copy(update={"run_dir": str(folder / "run")})
     train_in_processes(here, 2, folder)
     return pd.read_parquet(folder / "run" / "metrics.parquet")["loss"].to_numpy()
