@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raymdm.config import Config
-from raymdm.errors import CheckpointError
+from raymdm.errors import CheckpointError, UnreachableError
 from raymdm.training.checkpoint import Keeping
 from raymdm.training.checkpoint_store import CheckpointStore, checkpoint_name, sizes_of
 
@@ -96,6 +96,28 @@ def test_ranks_of_an_earlier_attempt_do_not_make_one_whole(tmp_path: Path) -> No
     assert not store.is_whole(name)
     store.upload(own, name, 1, 2)
     assert store.is_whole(name)
+
+
+def test_nothing_to_upload_seals_nothing(store: CheckpointStore, tmp_path: Path) -> None:
+    """As where an upload is tried again after its files were removed."""
+    name = checkpoint_name(1)
+    store.clear(name)
+    with pytest.raises(FileNotFoundError):
+        store.upload(tmp_path / "gone", name, 0, 1)
+    assert store.newest() is None
+
+
+def test_a_list_that_cannot_be_read_is_no_reason_to_call_it_cut_short(tmp_path: Path) -> None:
+    """A store that does not answer must not cost a good checkpoint."""
+    store = CheckpointStore(str(tmp_path / "store"))
+    name = _write(store, tmp_path, 1)
+    listed = Path(store.folder(name), "rank-1.json")
+    listed.unlink()
+    listed.symlink_to(listed)  # there, but opening it fails
+    store_sizes = {**sizes_of(Path(store.folder(name))), "rank-1.json": 1}
+    store._sizes = lambda _: store_sizes  # type: ignore[method-assign]
+    with pytest.raises(UnreachableError):
+        store.is_whole(name)
 
 
 def test_one_removed_halfway_is_not_whole(tmp_path: Path) -> None:
