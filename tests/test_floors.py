@@ -11,7 +11,7 @@ import pytest
 import raymdm
 
 PACKAGE = Path(raymdm.__file__).parent
-BASE = {"config", "errors"}
+BASE = {"config", "errors", "randomness"}
 BELOW = {
     "config": {"errors"},
     "diffusion": BASE,
@@ -64,8 +64,9 @@ def test_a_package_imports_only_from_floors_below(package: str):
     assert wrong == {}
 
 
-def test_errors_stand_on_the_ground():
-    assert rooms(PACKAGE / "errors.py") == set()
+@pytest.mark.parametrize("module", ["errors", "randomness"])
+def test_what_all_floors_use_stands_on_the_ground(module: str):
+    assert rooms(PACKAGE / f"{module}.py") == set()
 
 
 @pytest.mark.parametrize("package", LIFTABLE)
@@ -88,3 +89,8 @@ def test_lower_floors_import_where_ray_and_deepspeed_are_not_installed():
 
 def test_the_configuration_imports_without_torch():
     import_without(("ray", "deepspeed", "torch"), ("config",))
+
+
+def test_readers_of_data_import_without_torch():
+    """Ray starts a process for every reader, and torch takes seconds to import."""
+    import_without(("torch", "scipy"), ("data.stream",))

@@ -10,8 +10,8 @@ import numpy as np
 from raymdm.config.data import DataSection
 from raymdm.data.order import Order, Steps, WindowOrder
 from raymdm.data.rows import TrainingRows
-from raymdm.diffusion.noise import generator
 from raymdm.errors import ConfigurationError, DataError
+from raymdm.randomness import generator
 
 
 def make_order(section: DataSection, rows: TrainingRows, seed: int, batch_size: int) -> Steps:

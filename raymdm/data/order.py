@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from raymdm.diffusion.noise import generator, permutation
 from raymdm.errors import DataError
+from raymdm.randomness import generator, permutation
 
 
 class Steps:

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from raymdm.diffusion.cross_entropy import masked_cross_entropy
 from raymdm.diffusion.law import CountLaw
-from raymdm.diffusion.noise import generator
 from raymdm.diffusion.probe import Curve, Gradient, first_measured, measured
 from raymdm.diffusion.rows import Rows
+from raymdm.randomness import generator
 
 Which: TypeAlias = Literal["loss", "gradient"]
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from raymdm.diffusion.noise import generator
+from raymdm.randomness import generator
 
 Values: TypeAlias = npt.NDArray[np.float64]
 Interval: TypeAlias = tuple[float, float]

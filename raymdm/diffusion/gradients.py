@@ -14,8 +14,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor, nn
 
-from raymdm.diffusion.noise import generator
 from raymdm.errors import ConfigurationError
+from raymdm.randomness import generator
 
 BLOCK = 2**20
 """Coordinates whose places are drawn at once. Part of the address: changing it changes results."""

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from raymdm.diffusion.cross_entropy import masked_cross_entropy
-from raymdm.diffusion.noise import generator
 from raymdm.diffusion.rows import Rows
+from raymdm.randomness import generator
 
 # Not the run's seed: every run is measured on the same masks.
 _FROZEN_SEED = 0

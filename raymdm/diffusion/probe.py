@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from raymdm.diffusion.estimator import Estimator
 from raymdm.diffusion.gradients import Sketch, row_gradients
-from raymdm.diffusion.noise import generator, mask_noise
+from raymdm.diffusion.noise import mask_noise
 from raymdm.diffusion.rows import Rows
+from raymdm.randomness import generator
 
 Gradient: TypeAlias = tuple[Mapping[str, nn.Parameter], Sketch]
 """The parameters whose gradient is measured, and what it is reduced to."""

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from raymdm.diffusion.noise import generator, time_noise
+from raymdm.diffusion.noise import time_noise
+from raymdm.randomness import generator
 
 
 class Stratify(Protocol):

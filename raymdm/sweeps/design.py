@@ -11,8 +11,8 @@ from raymdm.config import Config, merge_overlay
 from raymdm.config.loading import read_file, validate
 from raymdm.config.paths import folder_in, with_absolute_paths
 from raymdm.config.sweep import ArmSection, AxisSection
-from raymdm.diffusion.noise import generator
 from raymdm.errors import ConfigurationError
+from raymdm.randomness import generator
 
 # What all trials of a sweep have in common: how they are run, scored and compared.
 _SHARED = frozenset(

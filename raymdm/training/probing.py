@@ -11,10 +11,10 @@ from raymdm.diffusion.compose import unweighted
 from raymdm.diffusion.count_probe import CountMoments, count_probe
 from raymdm.diffusion.fit import density_from_counts, density_from_curve
 from raymdm.diffusion.gradients import Sketch, gradient_parameters
-from raymdm.diffusion.noise import generator
 from raymdm.diffusion.probe import Curve, grid_probe
 from raymdm.errors import CheckpointError
 from raymdm.models import Backbone
+from raymdm.randomness import generator
 from raymdm.training.job import Job, read_rows
 from raymdm.training.starting import trained_model
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from raymdm.diffusion.noise import generator
+from raymdm.randomness import generator
 from raymdm.variances.figures import Curves, Figure
 
 # Place in the stream "probe", under the first word 0.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from raymdm.diffusion.noise import generator
+from raymdm.randomness import generator
 from raymdm.variances.figures import Figure
 
 # Place in the stream "probe", under the first word 0.

@@ -21,7 +21,8 @@ from raymdm.diffusion.gradients import (
     gradient_parameters,
     row_gradients,
 )
-from raymdm.diffusion.noise import generator, mask_noise
+from raymdm.diffusion.noise import mask_noise
+from raymdm.randomness import generator
 from raymdm.training import RunDirectory
 from raymdm.training.job import make_job, read_rows
 from raymdm.training.starting import trained_model

@@ -12,8 +12,9 @@ from raymdm.config.loading import fingerprint
 from raymdm.diffusion import make_estimator
 from raymdm.diffusion.compose import unweighted
 from raymdm.diffusion.count_probe import count_probe
-from raymdm.diffusion.noise import generator, mask_noise
+from raymdm.diffusion.noise import mask_noise
 from raymdm.diffusion.probe import grid_probe
+from raymdm.randomness import generator
 from raymdm.variances.laboratory import Contender, Laboratory, plain, reflected
 
 Arrays = dict[str, np.ndarray]

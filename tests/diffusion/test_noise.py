@@ -5,14 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from raymdm.diffusion.noise import (
-    STREAMS,
-    generator,
-    mask_noise,
-    permutation,
-    time_noise,
-    torch_generator,
-)
+from raymdm.diffusion.noise import mask_noise, time_noise, torch_generator
+from raymdm.randomness import STREAMS, generator, permutation
 
 
 def test_the_addressing_is_frozen():

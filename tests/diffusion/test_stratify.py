@@ -10,7 +10,7 @@ from scipy import stats
 from tiny import fitted_density, make_rows
 
 from raymdm.diffusion import make_estimator
-from raymdm.diffusion.noise import permutation, time_noise
+from raymdm.diffusion.noise import time_noise
 from raymdm.diffusion.stratify import (
     AntitheticUniforms,
     IndependentUniforms,
@@ -19,6 +19,7 @@ from raymdm.diffusion.stratify import (
     Stratify,
     strata_of,
 )
+from raymdm.randomness import permutation
 
 WAYS = [
     IndependentUniforms(),
