@@ -169,10 +169,16 @@ class Keeping:
         kept = set(names if self.all else names[-self.last :])
         if self.milestone_every:
             kept |= {name for name in names if checkpoint_step(name) % self.milestone_every == 0}
-        scored = {name: score for name, score in scores.items() if score is not None}
-        if self.best and scored:
-            kept.add(min(scored, key=lambda name: scored[name]))
+        best = best_of(scores) if self.best else None
+        if best is not None:
+            kept.add(best)
         return [name for name in names if name not in kept]
+
+
+def best_of(scores: dict[str, float | None]) -> str | None:
+    """The name with the lowest held-out NELBO; None where none was measured."""
+    scored = {name: score for name, score in scores.items() if score is not None}
+    return min(scored, key=lambda name: scored[name]) if scored else None
 
 
 class Delivery(Protocol):
@@ -212,14 +218,14 @@ class Checkpoints:
     def newest(self) -> Iterator[Path | None]:
         """A local folder with the newest whole checkpoint; None without one."""
         # One rank looks: another might not see the same a moment later.
-        name = first_says(self.store.newest)
-        if name is None:
-            yield None
-        elif self.store.local:
-            yield Path(self.store.folder(name))
-        else:
-            with node_folder("checkpoint", lambda made: self.store.download(name, made)) as folder:
-                yield folder
+        with self._opened(first_says(self.store.newest)) as folder:
+            yield folder
+
+    @contextmanager
+    def best(self) -> Iterator[Path | None]:
+        """A local folder with the one of the lowest held-out NELBO; None where none has any."""
+        with self._opened(first_says(lambda: best_of(self._scores(self.store.whole())))) as folder:
+            yield folder
 
     def save(self, step: int, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
         """Keep what `write(folder)` writes on every rank, then drop what need not stay.
@@ -259,6 +265,16 @@ class Checkpoints:
         """Those of a run outside Ray Train, in its process group of one."""
         return cls(open_store(config, run), Keeping.of(config), DirectDelivery())
 
+    @contextmanager
+    def _opened(self, name: str | None) -> Iterator[Path | None]:
+        if name is None:
+            yield None
+        elif self.store.local:
+            yield Path(self.store.folder(name))
+        else:
+            with node_folder("checkpoint", lambda made: self.store.download(name, made)) as folder:
+                yield folder
+
     def _scratch(self, name: str) -> Path:
         """Where this rank writes: beside the others' parts, or elsewhere if that is no disk."""
         if not self.store.local:
@@ -293,7 +309,7 @@ class Checkpoints:
         if self.rank or self.keeping.all:
             return
         whole = self.store.whole()
-        scores = {name: self._score(name) if self.keeping.best else None for name in whole}
+        scores = self._scores(whole) if self.keeping.best else dict.fromkeys(whole)
         # What lies before a whole one was cut short; what lies after may be on its way.
         cut = [
             name
@@ -303,7 +319,7 @@ class Checkpoints:
         for name in [*self.keeping.dropped(scores), *cut]:
             self.store.drop(name)
 
-    def _score(self, name: str) -> float | None:
-        """The held-out NELBO that was measured at a checkpoint, if any was."""
-        score = json.loads(self.store.read(name, _PROGRESS))["score"]
-        return None if math.isnan(score) else float(score)
+    def _scores(self, names: list[str]) -> dict[str, float | None]:
+        """The held-out NELBO that was measured at each of these checkpoints, if any was."""
+        measured = {name: json.loads(self.store.read(name, _PROGRESS))["score"] for name in names}
+        return {name: None if math.isnan(score) else score for name, score in measured.items()}

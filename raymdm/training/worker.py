@@ -231,11 +231,8 @@ class Worker:
         if keeps and self.last_checkpoint != self.done:
             self.save_checkpoint()
         self.checkpoints.finish()
-        unscored = self.job.config.keep != "best" or not math.isfinite(self.best)
-        # With a lost run directory the best one's is lost too: then the last one's.
-        missing = first_says(lambda: not self.job.run.model.is_dir())
-        if state == "finished" and (unscored or missing):
-            self._export()
+        if state == "finished":
+            self._export_chosen()
         if self.sink is not None:
             self.sink.close("interrupted" if state == "stopped" else state, message)
         return outcome
@@ -333,6 +330,19 @@ class Worker:
             "configuration": fingerprint(identity(self.job.config.model_dump())),
             "data": self.job.data_fingerprint,
         }
+
+    def _export_chosen(self) -> None:
+        """Write `model/`, unless the best one's was written when it was measured."""
+        if self.job.config.keep != "best" or not math.isfinite(self.best):
+            self._export()
+        elif first_says(lambda: not self.job.run.model.is_dir()):
+            # Lost with the run directory; of the checkpoints the best one was kept.
+            with self.checkpoints.best() as folder:
+                if folder is not None:
+                    progress = read_progress(folder)
+                    load_engine(self.engine, folder, progress)
+                    self.done = progress["step"]
+                self._export()
 
     def _export(self) -> None:
         """Write `model/`: weights, configuration and tokenizer in Hugging Face layout."""

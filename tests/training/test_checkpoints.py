@@ -1,5 +1,6 @@
 """What a run's checkpoints hold, which stay, and what happens where one cannot be written."""
 
+import json
 import resource
 import shutil
 from pathlib import Path
@@ -7,12 +8,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from prepared import cut_at, losses_of, start_run, tiny_config, write_prepared
+from safetensors.torch import load_file
 
 from raymdm.config import Config
 from raymdm.errors import CheckpointError, RunError
 from raymdm.training import RunDirectory, run_in_process, run_trainer
-from raymdm.training.checkpoint import check_store, open_store, steps_done
+from raymdm.training.checkpoint import (
+    Checkpoints,
+    DirectDelivery,
+    Keeping,
+    check_store,
+    clear_up,
+    open_store,
+    steps_done,
+)
+from raymdm.training.checkpoint_store import CheckpointStore
+from raymdm.training.engine import process_group_of_one
 from raymdm.training.job import Job
 
 ADAPTIVE = {
@@ -142,6 +155,99 @@ def test_a_store_of_another_run_is_refused(tmp_path: Path, folder: Path) -> None
         check_store(store, other, data, resume=True)
     with pytest.raises(CheckpointError, match="other data"):
         check_store(store, first.config, "changed", resume=True)
+
+
+def test_workers_do_not_go_on_from_another_runs_checkpoint(tmp_path: Path, folder: Path) -> None:
+    """As when two trials of a sweep were given one store."""
+    storage = str(tmp_path / "store")
+    run_in_process(start_run(_config(tmp_path / "first", folder, storage)))
+    other = start_run(_config(tmp_path / "second", folder, storage, seed=1))
+    with pytest.raises(CheckpointError, match="another configuration or other data"):
+        run_in_process(other)
+
+
+def test_the_best_model_outlives_its_run_directory(tmp_path: Path, folder: Path) -> None:
+    """It is written again from the checkpoint that was kept for it."""
+    # At this rate the loss goes up and down.
+    sections = {"keep": "best", "training": {"learning_rate": 1.0, "schedule": "cosine"}}
+    job = start_run(_config(tmp_path / "run", folder, str(tmp_path / "store"), **sections))
+    run_in_process(job)
+    best = json.loads((job.run.model / "training_step.json").read_text())
+    assert best["step"] < 8
+    weights = load_file(job.run.model / "model.safetensors")
+    shutil.rmtree(job.run.path)
+
+    again = start_run(job.config)
+    run_in_process(again)
+    assert json.loads((again.run.model / "training_step.json").read_text()) == best
+    for name, weight in load_file(again.run.model / "model.safetensors").items():
+        torch.testing.assert_close(weight, weights[name], rtol=0, atol=0)
+
+
+def test_keeping_metrics_only_clears_the_store_too(
+    tmp_path: Path, folder: Path, bucket: str
+) -> None:
+    storage = bucket.format("cleared")
+    job = start_run(_config(tmp_path / "run", folder, storage, keep="metrics"))
+    run_in_process(job)
+    store = open_store(job.config, job.run)
+    assert store.names()
+    clear_up(job.config, job.run)
+    assert store.names() == []
+    assert job.run.metrics.exists()
+    assert not job.run.model.exists()
+
+
+def test_a_peer_lost_while_saving_is_not_a_full_disk(tmp_path: Path) -> None:
+    """What a full disk needs is the user; a lost peer needs another start."""
+
+    def write(folder: Path) -> None:
+        raise RuntimeError("[gloo] Connection closed by peer [10.0.0.2]:4711")
+
+    with process_group_of_one(gpu=False):
+        store = CheckpointStore(str(tmp_path / "store"))
+        keeping = Keeping(last=1, milestone_every=0, best=False, all=False)
+        checkpoints = Checkpoints(store, keeping, DirectDelivery())
+        with pytest.raises(RuntimeError, match="Connection closed by peer"):
+            checkpoints.save(1, {}, write)
+    assert store.newest() is None
+
+
+def test_an_upload_is_tried_again_before_it_is_given_up(
+    tmp_path: Path, folder: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that does not take the first two tries costs nothing but time."""
+    monkeypatch.setattr("raymdm.training.checkpoint._PAUSES", (0.0, 0.0))
+    upload, tries = CheckpointStore.upload, []
+
+    def failing(self: CheckpointStore, *arguments: object) -> None:
+        tries.append(arguments)
+        if len(tries) < 3:
+            raise OSError("the store is busy")
+        upload(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CheckpointStore, "upload", failing)
+    job = start_run(_config(tmp_path / "run", folder, bucket.format("busy")))
+    run_in_process(job)
+    assert _steps(job) == [8]
+    assert len(tries) == 2 + 4
+
+
+def test_a_wish_to_stop_ends_the_run_after_the_step_with_a_checkpoint(
+    tmp_path: Path, folder: Path
+) -> None:
+    whole = start_run(_config(tmp_path / "whole", folder))
+    run_in_process(whole)
+    job = start_run(_config(tmp_path / "run", folder))
+    cut_at(job, 3)
+    job.run.ask_to_stop("SIGTERM")
+    outcome = run_in_process(job)
+    assert (outcome.state, outcome.step, outcome.message) == ("stopped", 3, "SIGTERM")
+    assert _steps(job) == [3]
+    assert job.run.status()["state"] == "interrupted"
+    job.run.begin(job.steps)  # what a resume does: the wish is forgotten
+    assert run_in_process(job).state == "finished"
+    np.testing.assert_allclose(losses_of(job), losses_of(whole), rtol=1e-6)
 
 
 def test_what_a_checkpoint_took_stands_in_the_metrics(tmp_path: Path, folder: Path) -> None:
