@@ -37,7 +37,7 @@ def _measure(tmp_path: Path, references: dict, name: str, stage: int) -> FaultFi
     return measure_fault(config, tmp_path / "run", FAULTS[name], references[stage])
 
 
-KILLS = ("worker", "controller", "driver", "interrupt", "block")
+KILLS = ("worker", "saving", "controller", "driver", "interrupt", "block")
 STOPS = ("terminate", "terminate-worker", "drain")
 
 

@@ -102,13 +102,13 @@ class Run:
         """Steps of the newest whole checkpoint."""
         return steps_done(self.store)
 
-    def wait_until(self, reached: Callable[[], bool], what: str) -> None:
+    def wait_until(self, reached: Callable[[], bool], what: str, pause: float = 0.05) -> None:
         """Raises RunError, with the end of the log, if it takes too long or the run ends first."""
         deadline = time.monotonic() + _PATIENCE
         while not reached():
             if time.monotonic() > deadline or self.process.poll() is not None:
                 raise RunError(f"{self.folder}: {what} was not reached\n{self.log()[-2000:]}")
-            time.sleep(0.05)
+            time.sleep(pause)
 
     def wait(self) -> int:
         """Exit status of `raymdm train`."""
@@ -144,6 +144,14 @@ class Run:
 
 def _kill_worker(run: Run) -> None:
     run.kill("RayTrainWorker", signal.SIGKILL)
+
+
+def _kill_worker_saving(run: Run) -> None:
+    def half_a_checkpoint() -> bool:
+        return run.store.names()[-1:] != run.store.whole()[-1:]
+
+    run.wait_until(half_a_checkpoint, "half a checkpoint", pause=0.0)
+    _kill_worker(run)
 
 
 def _kill_controller(run: Run) -> None:
@@ -218,6 +226,7 @@ class Fault:
 
 FAULTS = {
     "worker": Fault("kill -9 of a worker", _kill_worker),
+    "saving": Fault("kill -9 of a worker that writes a checkpoint", _kill_worker_saving),
     "controller": Fault("kill -9 of Ray Train's controller", _kill_controller),
     "driver": Fault("kill -9 of the driver", _kill_driver),
     "interrupt": Fault("Ctrl-C", _interrupt),
