@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from spawned import train_in_processes
 
 from raymdm.benchmarks.faults import FAULTS, FaultFigures, fault_config, measure_fault
+from raymdm.benchmarks.processes import train_in_processes
 from raymdm.config import Config
 
 pytestmark = [pytest.mark.ray]
@@ -21,7 +21,7 @@ def _undisturbed(config: Config, folder: Path) -> np.ndarray:
     """Losses of two workers without Ray: the same to the last digit."""
     (folder / "run").mkdir(parents=True)
     here = config.model_copy(update={"run_dir": str(folder / "run")})
-    train_in_processes(here, 2, folder)
+    train_in_processes([here], 2, folder)
     return pd.read_parquet(folder / "run" / "metrics.parquet")["loss"].to_numpy()
 
 

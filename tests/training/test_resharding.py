@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prepared import losses_of, start_run, tiny_config, write_prepared
-from spawned import train_in_processes
 
+from raymdm.benchmarks.processes import train_in_processes
 from raymdm.training import run_in_process
 from raymdm.training.job import Job
 
@@ -44,8 +44,8 @@ def _check(
     job = _run(tmp_path, folder, "whole", stage, **sections)
     assert run_in_process(job).state == "finished"
     cut = _run(tmp_path, folder, "cut", stage, **sections)
-    train_in_processes(cut.config, before, tmp_path, stop=CUT + 1)
-    train_in_processes(cut.config, after, tmp_path)
+    train_in_processes([cut.config], before, tmp_path, stop=CUT + 1)
+    train_in_processes([cut.config], after, tmp_path)
     return float(np.abs(losses_of(cut) / losses_of(job) - 1).max())
 
 
