@@ -14,7 +14,7 @@ import typer
 
 from raymdm.config import Config, dump_yaml, merge_overlay, read_config
 from raymdm.config.loading import validate
-from raymdm.config.paths import with_absolute_paths
+from raymdm.config.paths import with_absolute_paths, without_keys
 from raymdm.errors import ConfigurationError, RaymdmError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -96,7 +96,7 @@ def reports_errors(function: Function) -> Function:
         except RaymdmError as error:
             if kwargs.get("verbose"):
                 raise
-            typer.secho(f"error: {error}", fg="red", err=True)
+            typer.secho(f"error: {without_keys(str(error))}", fg="red", err=True)
             raise typer.Exit(error.exit_status) from error
         except KeyboardInterrupt:
             typer.secho("interrupted", fg="red", err=True)

@@ -1,10 +1,13 @@
 """Paths of a configuration as absolute ones: workers run in folders of their own."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from raymdm.config.data import SourceSection
 from raymdm.config.schema import Config
+
+_KEYS = re.compile(r"(?<=://)[^/?#\s@]*@")
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -32,6 +35,11 @@ def folder_in(place: str, name: str) -> str:
     """A folder of a path or URI; the options of a URI (`?…`) stay behind it."""
     path, mark, options = place.partition("?")
     return f"{path.rstrip('/')}/{name}{mark}{options}"
+
+
+def without_keys(text: str) -> str:
+    """A text as it may be shown: URIs in it lose the user and password that they may hold."""
+    return _KEYS.sub("", text)
 
 
 def _absolute_sources(config: Config) -> list[SourceSection]:

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
+from raymdm.config.paths import without_keys
 from raymdm.errors import CheckpointError, UnreachableError
 
 _NAME = re.compile(r"step-(\d{8,})")
@@ -44,12 +45,12 @@ class CheckpointStore:
     """
 
     def __init__(self, place: str) -> None:
-        self.place = place
+        self.place = without_keys(place)
         try:
             self.filesystem, self.root = _open(place)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise CheckpointError(
-                f"checkpoints.storage {place}: not a place that can be opened ({error}); give a "
+                f"checkpoints.storage {self.place}: not a place that can be opened ({error}); give a "
                 "path or a URI such as s3://bucket/folder"
             ) from error
         self.local = isinstance(self.filesystem, fs.LocalFileSystem)

@@ -53,8 +53,7 @@ def run_trainer(job: Job) -> Outcome:
         try:
             return _fit(job)
         except _LostError as lost:
-            step = steps_done(open_store(job.config, job.run))
-            where = f"{job.run.path}: {lost}; last checkpoint: step {step}"
+            where = f"{job.run.path}: {lost}; {_last_checkpoint(job)}"
             if failure > budget:
                 raise RunError(
                     f"{where}; given up after {failure} failures (cluster.max_failures is "
@@ -63,6 +62,13 @@ def run_trainer(job: Job) -> Outcome:
             # Said once for every start, so that a log shows why steps come twice.
             print(f"{where}; starting again ({failure} of {budget})", file=sys.stderr, flush=True)
     raise AssertionError("unreachable")
+
+
+def _last_checkpoint(job: Job) -> str:
+    try:
+        return f"last checkpoint: step {steps_done(open_store(job.config, job.run))}"
+    except UnreachableError:
+        return "its checkpoints do not answer now"
 
 
 class _LostError(Exception):

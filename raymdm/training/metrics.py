@@ -1,5 +1,6 @@
 """What a run measures, on its way to disk and to Weights & Biases (rank 0 only)."""
 
+import json
 import resource
 import sys
 import time
@@ -10,6 +11,7 @@ import torch
 
 from raymdm.config import Config
 from raymdm.config.loading import fingerprint
+from raymdm.config.paths import without_keys
 from raymdm.training.run_directory import RunDirectory
 
 _FLUSH_SECONDS = 30.0
@@ -145,6 +147,6 @@ def _start_wandb(run: RunDirectory, config: Config) -> Any:
         mode=config.wandb.mode,
         id=fingerprint({"run": str(run.path), "config": config.model_dump()}),
         resume="allow",
-        config=config.model_dump(),
+        config=json.loads(without_keys(config.model_dump_json())),
         settings=wandb.Settings(silent=True),
     )

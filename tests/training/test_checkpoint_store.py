@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from raymdm.config import Config
+from raymdm.config.paths import without_keys
 from raymdm.errors import CheckpointError, UnreachableError
 from raymdm.training.checkpoint import Keeping
 from raymdm.training.checkpoint_store import CheckpointStore, checkpoint_name, sizes_of
@@ -158,3 +159,16 @@ def test_the_configuration_says_which_stay(sections: dict, kept: list[int]) -> N
     scores = _scores(_10=3.0, _20=1.0, _30=2.0, _40=None, _50=1.5)
     dropped = Keeping.of(Config.model_validate(sections)).dropped(scores)
     assert [name for name in scores if name not in dropped] == [checkpoint_name(s) for s in kept]
+
+
+def test_keys_in_an_address_are_not_shown() -> None:
+    """They would otherwise end in logs and reports."""
+    secret = "s3://AKIA:hush@runs/one?region=us-east-1"
+    assert without_keys(f"{secret}: no such bucket") == (
+        "s3://runs/one?region=us-east-1: no such bucket"
+    )
+    assert without_keys("s3://runs/mail@home, /tmp/a@b") == "s3://runs/mail@home, /tmp/a@b"
+    assert CheckpointStore(secret).place == "s3://runs/one?region=us-east-1"
+    with pytest.raises(CheckpointError) as refused:
+        CheckpointStore("nothing://AKIA:hush@runs/one")
+    assert "hush" not in without_keys(str(refused.value))
