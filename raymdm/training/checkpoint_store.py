@@ -50,8 +50,8 @@ class CheckpointStore:
             self.filesystem, self.root = _open(place)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise CheckpointError(
-                f"checkpoints.storage {self.place}: not a place that can be opened ({error}); give a "
-                "path or a URI such as s3://bucket/folder"
+                f"checkpoints.storage {self.place}: not a place that can be opened ({error}); "
+                "give a path or a URI such as s3://bucket/folder"
             ) from error
         self.local = isinstance(self.filesystem, fs.LocalFileSystem)
 

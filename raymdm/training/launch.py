@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from typing import Any
 
 from raymdm.data.indexing import keep_rows
@@ -22,6 +23,9 @@ from raymdm.training.worker import train_worker
 
 PATIENCE_SECONDS = 6 * 3600
 """How long workers wait for each other: one of them may probe a large model alone for hours."""
+_PAUSE_SECONDS = 10.0
+"""Before a store of checkpoints that did not answer is tried again; twice as long the second time,
+and so on."""
 READING_CPUS = 1
 """CPUs that Ray Data takes for itself, beside the workers'."""
 
@@ -40,8 +44,8 @@ def run_in_process(job: Job) -> Outcome:
 def run_trainer(job: Job) -> Outcome:
     """The run through a Ray Train `TorchTrainer`, rows streamed by Ray Data.
 
-    Ray must be initialised. A run that loses workers, their node or Ray Train's controller starts
-    again from its newest whole checkpoint, `cluster.max_failures` times.
+    Ray must be initialised. A run that loses workers, their node, Ray Train's controller or the
+    store of its checkpoints starts again from the newest whole one, `cluster.max_failures` times.
 
     Raises:
         RunError: the budget is used up; the last checkpoint stays for `--resume`.
@@ -52,7 +56,7 @@ def run_trainer(job: Job) -> Outcome:
     for failure in range(1, budget + 2):
         try:
             return _fit(job)
-        except _LostError as lost:
+        except (_LostError, UnreachableError) as lost:
             where = f"{job.run.path}: {lost}; {_last_checkpoint(job)}"
             if failure > budget:
                 raise RunError(
@@ -61,6 +65,8 @@ def run_trainer(job: Job) -> Outcome:
                 ) from lost
             # Said once for every start, so that a log shows why steps come twice.
             print(f"{where}; starting again ({failure} of {budget})", file=sys.stderr, flush=True)
+            if isinstance(lost, UnreachableError):
+                time.sleep(_PAUSE_SECONDS * failure)
     raise AssertionError("unreachable")
 
 
