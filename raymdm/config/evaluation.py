@@ -4,21 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from raymdm.config.decoding import DecodingSection
 from raymdm.config.section import Section
-
-
-class DecodingSection(Section):
-    """How responses are decoded: greedy, most confident tokens first, block by block. A causal
-    model (ARM) writes one token a step from left to right instead.
-    """
-
-    response_length: int | None = Field(default=None, ge=1)
-    """Tokens decoded for every prompt: one fixed number per task, never the gold length. Null takes
-    the longest training response of the prepared data."""
-    block_length: int | None = Field(default=None, ge=1)
-    """Tokens of a block, decoded left to right; null decodes the response as one block."""
-    steps: int | None = Field(default=None, ge=1)
-    """Denoising steps over the whole response; null reveals one token a step."""
 
 
 class NelboSection(Section):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from raymdm.config.evaluation import DecodingSection
+from raymdm.config.decoding import DecodingSection
 from raymdm.decoding.schedule import fixed_length
 from raymdm.errors import ConfigurationError
 from raymdm.models import Backbone

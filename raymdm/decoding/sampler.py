@@ -13,7 +13,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from raymdm.config.evaluation import DecodingSection
+from raymdm.config.decoding import DecodingSection
 from raymdm.decoding.left_to_right import check_left_to_right, left_to_right
 from raymdm.decoding.schedule import block_schedules
 from raymdm.models import Backbone

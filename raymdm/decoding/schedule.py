@@ -1,6 +1,6 @@
 """How many tokens are revealed at each denoising step, block by block."""
 
-from raymdm.config.evaluation import DecodingSection
+from raymdm.config.decoding import DecodingSection
 from raymdm.errors import ConfigurationError
 
 

@@ -45,3 +45,9 @@ class TaskSpec:
     """Regular expressions of the answer delimiters, searched in the response."""
     syntax: tuple[str, ...] = ()
     """Regular expressions of the syntax, such as HTML tags, searched in the prompt."""
+    counts: Callable[[str, Mapping[str, Any]], Mapping[str, float]] | None = None
+    """(text of a response, reference) -> counts of that item, such as how many of its several
+    answers are right; None where right or wrong says all."""
+    figures: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Figures beside accuracy: name -> (numerator, denominator), both names of `counts`, each summed
+    over the items (precision, recall and F1 of several answers are such ratios)."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raymdm.config.evaluation import DecodingSection
+from raymdm.config.decoding import DecodingSection
 from raymdm.decoding import even_schedule
 from raymdm.decoding.schedule import block_schedules
 from raymdm.errors import ConfigurationError

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raymdm.config.evaluation import DecodingSection
+from raymdm.config.decoding import DecodingSection
 from raymdm.decoding import check_decoding, generate
 from raymdm.errors import ConfigurationError
 from raymdm.models import Backbone, ModelShape, build_model

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raymdm.config.evaluation import DecodingSection
+from raymdm.config.decoding import DecodingSection
 from raymdm.decoding import generate
 from raymdm.decoding.sampler import reveal
 from raymdm.models import Backbone, ModelShape, build_model, load_model
