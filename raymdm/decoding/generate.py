@@ -206,9 +206,7 @@ def _denoise(
     """What is written into the slots of every row; and the traces, if wanted."""
     numbers = range(len(rows)) if numbers is None else numbers
     recorder = Recorder() if trace else None
-    denoise = Denoiser(
-        model, settings, numbers, rollout, text=text, recorder=recorder, watch=watch
-    )
+    denoise = Denoiser(model, settings, numbers, rollout, text=text, recorder=recorder, watch=watch)
     device = next(model.parameters()).device
     filled: dict[int, list[int]] = {}
     open_rows = [row for row, filling in enumerate(slots) if filling]
@@ -236,8 +234,9 @@ def _from_left_to_right(
     for batch in batches([len(prompt) for prompt in prompts], batch_size):
         states = left_to_right(model, [prompts[row] for row in batch], settings)
         responses |= zip(batch, states[-1].tolist(), strict=True)
-        for state in states if watch else []:
-            watch(batch, state)
+        for state in states:
+            if watch:
+                watch(batch, state)
         if trace:
             stacked = torch.stack(states, 1).cpu()
             traces |= {
