@@ -5,8 +5,8 @@ anywhere), `check_decoding` (whether settings can work, without a model), `Trace
 response).
 
 Start reading at `sampler.py`, which narrates a step; each of its parts is a small module: what is
-written at all (`canvas`), when (`schedule`), from which logits (`forward`), which token (`sampling`,
-`noise`) with what confidence (`confidence`), and which of them stand (`choosing`).
+written (`canvas`), how much of it when (`schedule`), from which logits (`forward`, `cached`), which
+tokens (`sampling`, `noise`) how surely (`confidence`), and which of them stand (`choosing`).
 """
 
 from raymdm.decoding.generate import check_decoding, generate, infill

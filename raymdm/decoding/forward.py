@@ -1,5 +1,4 @@
-"""Logits of chosen slots: from a full forward, or from one that keeps keys and values of a block's
-surroundings (Fast-dLLM, arXiv 2505.22618)."""
+"""Logits of chosen slots, from whole rows or (`cached.py`) from parts of them."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -56,7 +55,8 @@ class FullForward:
 
 def inputs(canvas: Canvas, wanted: Tensor, guided: bool) -> tuple[Tensor, Tensor | None, Tensor]:
     """Ids, attention mask and selected columns for the backbone, [B, L] each, or with guidance
-    [2B, L], the rows without their prompts in the second half."""
+    [2B, L], the rows without their prompts in the second half.
+    """
     ids, real, select = canvas.ids, canvas.attention_mask, canvas.in_columns(wanted)
     if guided:
         ids = torch.cat([ids, canvas.without_prompt()])

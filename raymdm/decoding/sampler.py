@@ -1,9 +1,9 @@
 """Denoising: masked rows are written step by step.
 
-At each step the masked slots of a row's current block are predicted, the most confident predictions
-are revealed, as many as the plan says or as are confident enough, and stay (LLaDA, arXiv
-2502.09992, "low-confidence remasking"); or all are revealed and the least confident are masked again
-(RCR, arXiv 2508.13148). Rows leave the batch when they have no masks left.
+At each step the masked slots of a row's current block are predicted. Either the most confident
+predictions are revealed, as many as the plan says or as are confident enough, and stay (LLaDA,
+arXiv 2502.09992, "low-confidence remasking"); or all are revealed and the least confident are
+masked again (RCR, arXiv 2508.13148). Rows leave the batch when they have no masks left.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from raymdm.config.decoding import DecodingSection
+from raymdm.decoding.cached import CachedForward
 from raymdm.decoding.canvas import Canvas
 from raymdm.decoding.choosing import confident_enough, first_places, masked_again, updated
 from raymdm.decoding.forward import Forward, FullForward
@@ -60,7 +61,8 @@ class Denoiser:
     @torch.no_grad()
     def __call__(self, canvas: Canvas) -> dict[int, list[int]]:
         """The contents of all slots of every row, by row."""
-        forward: Forward = FullForward(self.model, self.settings)
+        cached = self.settings.cache != "none"
+        forward: Forward = (CachedForward if cached else FullForward)(self.model, self.settings)
         done: dict[int, list[int]] = {}
         fronts = [0] * len(canvas.rows)
         if self.recorder:
@@ -167,12 +169,11 @@ class Denoiser:
         left: Sequence[int],
     ) -> Tensor:
         """RCR: everything masked up to the block's end is revealed, and of all that is revealed
-        there the least confident are masked again. The contents after it, int64[B, N]."""
+        there the least confident are masked again. The contents after it, int64[B, N].
+        """
         assert self.settings.remasking != "none"
         responses = predicted.where(candidates, canvas.responses)
-        canvas.running = updated(
-            canvas.running, confidence, candidates, self.settings.remasking
-        )
+        canvas.running = updated(canvas.running, confidence, candidates, self.settings.remasking)
         last = responses == self.shape.eos_token_id if self.settings.eos == "last" else None
         counts = torch.tensor(left, device=responses.device)
         again = masked_again(canvas.running, inside & canvas.present, counts, last)
@@ -195,9 +196,7 @@ class Denoiser:
                 of_row = plan(self.settings, length)
                 if of_row[taken - 1].end == length and not of_row[taken - 1].left:
                     self.recorder.rest(canvas.rows[place], len(of_row) - taken)
-        return {
-            canvas.rows[place]: responses[place][: canvas.lengths[place]] for place in places
-        }
+        return {canvas.rows[place]: responses[place][: canvas.lengths[place]] for place in places}
 
 
 def first_slot(slots: Tensor) -> Tensor:

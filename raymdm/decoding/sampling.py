@@ -49,8 +49,8 @@ def lowest_drawn(logits: Tensor, top_p: float | None, top_k: int | None) -> Tens
 def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
     """The first token at which the cumulative weight exceeds a share of its total, int64[M].
 
-    In two levels, first among some √V groups of tokens and then inside the group: only the two short
-    sums are cumulative, in float64. One over the whole vocabulary would take longer and, in
+    In two levels, first among some √V groups of tokens and then inside the group: only the two
+    short sums are cumulative, in float64. One over the whole vocabulary would take longer and, in
     float32, lose every late token of less than 6e-8.
 
     Args:

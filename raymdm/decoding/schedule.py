@@ -1,4 +1,4 @@
-"""How many tokens each denoising step reveals, block by block: a row's plan, made before it starts."""
+"""How many tokens each denoising step reveals, block by block: a row's plan, before it starts."""
 
 import math
 from collections.abc import Sequence
@@ -51,8 +51,8 @@ def remaining_schedule(tokens: int, steps: int) -> list[int]:
 def mask_ratio(curve: str, share: float, tokens: int, power: float) -> float:
     """The share of tokens that is masked after a share r of the steps (MaskGIT, arXiv 2202.04200).
 
-    linear 1 - r; cosine cos(πr/2); power 1 - r^K; log -log2(r) / log2(L); exp 1 - 2^(-log2(L)(1-r)),
-    clipped to [1e-6, 1]; L is the number of tokens.
+    linear 1 - r; cosine cos(πr/2); power 1 - r^K; log -log2(r) / log2(L); exp
+    1 - 2^(-log2(L)(1 - r)); clipped to [1e-6, 1]. L is the number of tokens.
     """
     doublings = math.log2(max(tokens, 2))
     ratio = {
