@@ -12,7 +12,7 @@ from raymdm.decoding import generate, infill
 from raymdm.errors import ConfigurationError
 from raymdm.models import Backbone, KeyValueCache, ModelShape
 
-PROMPTS = [[1, 2, 3, 4, 5, 6, 7], [8, 9], [10, 11, 12, 13], []]
+PROMPTS = [[1, 2, 3, 4, 5, 6, 7], [8, 9], [10, 11, 12, 13]]
 NEXT = ModelShape(**{**vars(SHAPE), "predicts_next": True, "family": "dream"})
 LENGTH, BLOCK = 9, 4
 

@@ -15,12 +15,11 @@ from raymdm.models import Backbone
 M = MASK
 ROWS = [
     [1, M, 3, M, M, 6, M],
-    [M, M, M],
+    [M, M, 2, M],
     [M, 4, 5],
     [1, 2, 3],
     [7, M, EOS, M, 2, 3, 4, 5, 6, 7, M],
     [],
-    [M] * 6,
 ]
 
 
@@ -51,6 +50,16 @@ def test_masks_and_only_masks_are_written_in_any_company(model: Backbone, keys: 
             assert trace.states[-1].tolist() == [full[at] for at in trace.positions]
     assert filled == infill(model, ROWS, settings, batch_size=2)
     for number, row in enumerate(ROWS):
+        assert infill(model, [row], settings, numbers=[number]) == [filled[number]]
+
+
+def test_rows_of_nothing_but_masks_are_written_in_any_company(model: Backbone):
+    """By random order: in such a row all positions are equal, and rounding would decide."""
+    rows = [*ROWS, [M] * 2, [M] * 6, [M], [M] * 12]
+    settings = DecodingSection(confidence="random", temperature=1.0, block_length=3)
+    filled = infill(model, rows, settings)
+    assert filled == infill(model, rows, settings, batch_size=3)
+    for number, row in enumerate(rows):
         assert infill(model, [row], settings, numbers=[number]) == [filled[number]]
 
 

@@ -1,7 +1,7 @@
 """Denoising: what must hold of every step, for any model."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -149,9 +149,9 @@ def test_a_row_whose_text_stands_up_to_its_eos_is_finished(trace: bool):
 
 
 def test_stopping_at_eos_changes_nothing_of_the_text(model: Backbone):
-    prompts = [[a, b] for a in range(8) for b in range(4)]
-    whole = generate(model, prompts, settings_of(16))
-    stopped = generate(model, prompts, DecodingSection(response_length=16))
+    prompts = [[a, b] for a in range(16) for b in range(4)]
+    whole = generate(model, prompts, settings_of(16, temperature=6.0))
+    stopped = generate(model, prompts, DecodingSection(response_length=16, temperature=6.0))
     ended = [row.index(EOS) for row in whole if EOS in row]
     assert len(ended) > 3
     for row, short in zip(whole, stopped, strict=True):
@@ -174,7 +174,7 @@ def test_finished_rows_leave_the_batch_and_their_padding_goes_with_them():
     class Ends(Fixed):
         """A row that starts with 5 writes EOS first; others never do."""
 
-        columns: list[int] = []
+        columns: ClassVar[list[int]] = []
 
         def forward(self, input_ids: Any, attention_mask: Any, select: Any) -> torch.Tensor:
             self.columns.append(input_ids.shape[1])
