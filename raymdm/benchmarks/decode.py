@@ -109,14 +109,13 @@ def table(found: Sequence[Comparison]) -> Table:
         "a tiny model that has learned to repeat a key with a shift (how far a threshold goes "
         "depends on the text)",
     )
-    for column in ("part", "model", "side", "tokens/s", "against", "times as fast", "aim", "right"):
-        right = column in ("tokens/s", "times as fast", "aim", "right")
-        made.add_column(column, justify="right" if right else "left")
+    for column in ("part", "model", "side / against", "tokens/s", "times as fast", "aim", "right"):
+        made.add_column(column, justify="left" if column in ("part", "model") else "right")
     for row in found:
-        score = "" if row.score is None else f"{row.score:.0%} (against {row.score_against:.0%})"
+        score = "" if row.score is None else f"{row.score:.0%} / {row.score_against:.0%}"
         aim = "" if row.aim is None else f"{row.aim:g}"
-        speed = f"{row.speed:,.0f}"
-        made.add_row(row.part, row.model, row.side, speed, row.against, str(row.faster), aim, score)
+        sides, speed = f"{row.side} / {row.against}", f"{row.speed:,.0f}"
+        made.add_row(row.part, row.model, sides, speed, str(row.faster), aim, score)
     return made
 
 

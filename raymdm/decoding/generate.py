@@ -6,7 +6,7 @@ from typing import Literal, overload
 import torch
 
 from raymdm.config.decoding import DecodingSection
-from raymdm.decoding.batching import batches
+from raymdm.decoding import batching
 from raymdm.decoding.canvas import Canvas
 from raymdm.decoding.left_to_right import LeftToRight, check_left_to_right
 from raymdm.decoding.sampler import Denoiser, Watch
@@ -63,7 +63,7 @@ def generate(
         trace: return what happened at every step too; the responses are the same.
         numbers: the address of every prompt's noise, from 0; its place by default.
         rollout: which of several responses to the same prompts; part of the noise's address.
-        batch_size: rows that are decoded together.
+        batch_size: rows that are decoded together, at the most.
         watch: called after every step of a batch with the indices of the prompts that are being
             decoded and their responses so far, int64[rows, response_length], masks included.
 
@@ -210,7 +210,9 @@ def _write(
     device = next(model.parameters()).device
     filled: dict[int, list[int]] = {}
     open_rows = [row for row, filling in enumerate(slots) if filling]
-    for places in batches([len(rows[row]) for row in open_rows], batch_size):
+    whole = settings.cache == "none" and not model.shape.causal
+    padding = batching.PADDING if whole else None
+    for places in batching.batches([len(rows[row]) for row in open_rows], batch_size, padding):
         batch = [open_rows[place] for place in places]
         canvas = Canvas.of(
             batch, [rows[row] for row in batch], [slots[row] for row in batch], model.shape, device

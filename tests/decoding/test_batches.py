@@ -1,5 +1,6 @@
 """A response does not depend on its company."""
 
+import itertools
 from functools import cache
 from typing import Any
 
@@ -77,3 +78,19 @@ def test_batches_hold_rows_of_like_length_the_longest_first(lengths: list[int], 
     assert [len(batch) for batch in found[:-1]] == [size] * (len(found) - 1) if found else True
     flat = [lengths[row] for batch in found for row in batch]
     assert flat == sorted(flat, reverse=True)
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 9), st.floats(0, 1))
+def test_a_batch_ends_before_it_is_padded_too_much(lengths: list[int], size: int, padding: float):
+    found = [[lengths[row] for row in batch] for batch in batches(lengths, size, padding)]
+    assert [length for batch in found for length in batch] == sorted(lengths, reverse=True)
+    for batch in found:
+        assert len(batch) <= size
+        assert batch[0] * len(batch) <= (1 + padding) * sum(batch) + 1e-9
+    for batch, after in itertools.pairwise(found):
+        longer = [*batch, after[0]]
+        assert len(batch) == size or batch[0] * len(longer) > (1 + padding) * sum(longer) - 1e-9
+
+
+def test_the_bound_leaves_some_rows_together_and_some_apart():
+    assert batches([10, 99, 100, 50, 100], 9, 1 / 16) == [[2, 4, 1], [3], [0]]
