@@ -1,0 +1,63 @@
+"""The figures of an evaluation as a table on the terminal."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_scores(title: str, scores: dict[str, dict[str, Any]], written: Path) -> None:
+    """One row for each set of weights, then what they were measured with.
+
+    Args:
+        title: of the table.
+        scores: what the weights are called -> their summary.
+        written: where the figures are.
+    """
+    last = list(scores.values())[-1]
+    exact = last["bound"] == "exact_likelihood"
+    figures = list(last["figures"])
+    table = Table(title=title, title_justify="left")
+    table.add_column("weights")
+    likelihood = ["NLL nats/token" if exact else "NELBO nats/token", "perplexity"]
+    for column in ("accuracy", "95% interval", "answers found", *figures, *likelihood):
+        table.add_column(column, justify="right")
+    for name, score in scores.items():
+        low, high = score["accuracy_interval"]
+        table.add_row(
+            name,
+            f"{score['accuracy']:.1%} ± {score['accuracy_standard_error']:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            f"{score['extraction_rate']:.1%}",
+            *(_share(score["figures"][figure]) for figure in figures),
+            f"{score['nelbo_per_token']:.4f} ± {score['nelbo_standard_error']:.4f}",
+            f"{'' if exact else '≤ '}{score['perplexity_bound']:.4g}",
+        )
+    console = Console()
+    console.print(table)
+    masks = "the likelihood is exact" if exact else "the NELBO's over its random masks"
+    console.print(f"± standard errors: over the items; {masks}.", style="dim")
+    console.print(sampler_line(last), style="dim", soft_wrap=True)
+    rates = last.get("denoising")
+    if rates:
+        console.print(_denoising_line(rates), soft_wrap=True)
+    console.print(str(written), soft_wrap=True)
+
+
+def sampler_line(score: dict[str, Any]) -> str:
+    """The sampler's full settings in one line, those that are not set left out."""
+    given = {key: value for key, value in score["decoding"].items() if value not in (None, False)}
+    return f"{score['sampler']}: " + ", ".join(f"{key} {value}" for key, value in given.items())
+
+
+def _share(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.1%} ± {figure['standard_error']:.1%}"
+
+
+def _denoising_line(rates: dict[str, Any]) -> str:
+    return (
+        f"of {rates['items']} traced items {rates['right_at_some_step']['value']:.1%} were right at "
+        f"some step, {rates['right_at_the_end']['value']:.1%} at the end; over-denoised "
+        f"{rates['over_denoised']['value']:.1%} ± {rates['over_denoised']['standard_error']:.1%}"
+    )
