@@ -5,6 +5,7 @@ where `logits[:, i]` predict token i), `build_model` (shape -> new model), `save
 """
 
 from raymdm.models.backbone import Backbone, Execution
+from raymdm.models.cache import KeyValueCache
 from raymdm.models.folder import load_model, load_shape, open_weights, save_model
 from raymdm.models.initial import build_model
 from raymdm.models.shape import ModelShape, SpecialTokens
@@ -13,6 +14,7 @@ from raymdm.models.weights import SeededWeights, Weights, assemble
 __all__ = [
     "Backbone",
     "Execution",
+    "KeyValueCache",
     "ModelShape",
     "SeededWeights",
     "SpecialTokens",

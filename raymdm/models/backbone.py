@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from raymdm.models.alignment import causal_keys, preceding, previous, shifted
+from raymdm.models.cache import KeyValueCache, LayerCache, wanted_columns
 from raymdm.models.head import Head
 from raymdm.models.packing import PackedRows
 from raymdm.models.rotary import rotary, rotate, widened
@@ -74,6 +76,7 @@ class Attention(nn.Module):
         rotation: tuple[Tensor, Tensor],
         keys: Tensor | None,
         packed: PackedRows | None,
+        cached: LayerCache | None = None,
     ) -> Tensor:
         """[B, L, D] -> [B, L, D], or [T, D] -> [T, D] of packed rows.
 
@@ -84,6 +87,7 @@ class Attention(nn.Module):
                 causal model for itself and all before it.
             packed: how x is packed; None where it is not. Then `keys` has no say: a document is
                 all there is to see.
+            cached: other columns to attend to; then x is [B, C, D], of the computed ones.
         """
         query, key, value = (self._heads(of(x)) for of in (self.query, self.key, self.value))
         query = rotate(self.query_norm(query), rotation)
@@ -93,12 +97,15 @@ class Attention(nn.Module):
                 query, key, value, is_causal=self.causal, enable_gqa=self.grouped
             )
         else:
+            first = cached is None or cached.columns.start == 0
+            if cached is not None:
+                key, value = cached.update(key, value)
             mixed = functional.scaled_dot_product_attention(
                 query,
                 key,
                 value,
                 attn_mask=keys,
-                is_causal=self.causal and keys is None,
+                is_causal=self.causal and keys is None and first,
                 enable_gqa=self.grouped,
             )
         return self.output(mixed.transpose(-3, -2).flatten(-2))
@@ -126,9 +133,10 @@ class Block(nn.Module):
         rotation: tuple[Tensor, Tensor],
         keys: Tensor | None,
         packed: PackedRows | None,
+        cached: LayerCache | None = None,
     ) -> Tensor:
         """[B, L, D] or [T, D], as `Attention`."""
-        x = x + self.attention(self.attention_norm(x), rotation, keys, packed)
+        x = x + self.attention(self.attention_norm(x), rotation, keys, packed, cached)
         hidden = self.mlp_norm(x)
         return x + self.down(functional.silu(self.gate(hidden)) * self.up(hidden))
 
@@ -185,59 +193,72 @@ class Backbone(nn.Module):
             x = packed.spread(x)
         return previous(x, attention_mask) if self.shape.predicts_next else x
 
+    def cached_states(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        cache: KeyValueCache,
+        columns: slice | None = None,
+    ) -> Tensor:
+        """`hidden_states` of some columns, [B, C, D]; their keys and values go into the cache.
+
+        Nothing is packed or recomputed. Where the output at i-1 predicts token i, the column before
+        the first is computed (and its keys and values written) too.
+
+        Args:
+            input_ids: int64[B, L], all columns.
+            attention_mask: bool (or 0/1) [B, L]: all that may be attended to.
+            cache: of B rows and L columns. At first it is empty: then a bidirectional model has to
+                compute all columns, a causal one the first of them.
+            columns: those wanted, neighbours; None for all.
+
+        Raises:
+            ValueError: a cache of another size, without columns that are attended to, or under
+                autograd.
+        """
+        shape = self.shape
+        wanted = wanted_columns(columns, input_ids, cache)
+        computed = slice(max(wanted.start - shape.predicts_next, 0), wanted.stop)
+        if attention_mask is not None:
+            attention_mask = None if attention_mask.all() else attention_mask.bool()
+        keys, reach = None, cache.length
+        if shape.causal:
+            reach = computed.stop
+            input_ids, visible = preceding(input_ids, attention_mask, shape.eos_token_id)
+            if visible is None and 0 < computed.start < computed.stop - 1:
+                visible = torch.ones_like(input_ids, dtype=torch.bool)
+            # Without padding the first queries need no mask, and the last one alone sees all.
+            keys = None if visible is None else causal_keys(visible, computed)
+        elif attention_mask is not None:
+            keys = attention_mask[:, None, None, :]
+        x = self.embedding(input_ids[:, computed])
+        cos, sin = cache.rotation
+        rotation = cos[computed], sin[computed]
+        for block, cached in zip(self.blocks, cache.write(computed, reach), strict=True):
+            x = block(x, rotation, keys, None, cached)
+        x = self.norm(x)
+        if shape.predicts_next:
+            x = previous(x, None if attention_mask is None else attention_mask[:, computed])
+        return x[:, wanted.start - computed.start :]
+
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         select: Tensor | None = None,
         targets: Tensor | None = None,
+        *,
+        cache: KeyValueCache | None = None,
+        columns: slice | None = None,
     ) -> Tensor:
         """Logits[B, L, V]; with `select` bool[B, L] only those of the M selected positions, [M, V]
         in row-major order; with `targets` int64[M] too their cross-entropies[M].
+
+        With a cache only C columns are computed, logits[B, C, V] and select bool[B, C] are theirs:
+        see `cached_states`.
         """
-        hidden = self.hidden_states(input_ids, attention_mask)
+        if cache is None:
+            hidden = self.hidden_states(input_ids, attention_mask)
+        else:
+            hidden = self.cached_states(input_ids, attention_mask, cache, columns)
         return self.head(hidden if select is None else hidden[select], targets)
-
-
-def shifted(
-    input_ids: Tensor, attention_mask: Tensor | None, begin: int
-) -> tuple[Tensor, Tensor | None]:
-    """What a causal model reads, so that position i predicts token i: the token before it.
-
-    The first token of a row is predicted from `begin`, which stands right before it wherever the
-    row is padded, so that padding on either side changes nothing.
-
-    Args:
-        input_ids: int64[B, L].
-        attention_mask: bool[B, L], true at real tokens; None if nothing is padded.
-        begin: the token id that stands for the beginning of a text.
-
-    Returns:
-        int64[B, L], and the keys that each query sees, bool[B, 1, L, L], or None where that is
-        itself and all before it.
-    """
-    before = functional.pad(input_ids[:, :-1], (1, 0), value=begin)
-    if attention_mask is None:
-        return before, None
-    real = attention_mask
-    follows = functional.pad(real[:, :-1], (1, 0))
-    read = before.where(follows, begin)
-    if not (real & ~follows)[:, 1:].any():
-        return read, None  # Padding on the right comes after every query that counts.
-    length = input_ids.shape[1]
-    order = torch.ones(length, length, dtype=torch.bool, device=real.device).tril()
-    # Hidden positions see themselves: some attention kernels make NaN of a softmax over nothing.
-    own = torch.eye(length, dtype=torch.bool, device=real.device)
-    return read, ((real | follows)[:, None, None, :] & order) | own
-
-
-def previous(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """The output before each position, [B, L, D]; of a row's first token, which has none, its own.
-
-    The first token of a row so depends on nothing that padding holds.
-    """
-    before = torch.cat([hidden[:, :1], hidden[:, :-1]], dim=1)
-    if attention_mask is None:
-        return before
-    first = attention_mask & ~functional.pad(attention_mask[:, :-1], (1, 0))
-    return torch.where(first[..., None], hidden, before)
