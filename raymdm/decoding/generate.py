@@ -1,15 +1,14 @@
 """The doors: responses to prompts, and texts with masks filled in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, overload
 
 import torch
-from torch import Tensor
 
 from raymdm.config.decoding import DecodingSection
 from raymdm.decoding.batching import batches
 from raymdm.decoding.canvas import Canvas
-from raymdm.decoding.left_to_right import check_left_to_right, left_to_right
+from raymdm.decoding.left_to_right import LeftToRight, check_left_to_right
 from raymdm.decoding.sampler import Denoiser, Watch
 from raymdm.decoding.schedule import block_schedules, fixed_length
 from raymdm.decoding.trace import Recorder, Trace
@@ -71,17 +70,15 @@ def generate(
     Returns:
         A row of exactly `response_length` token ids for every prompt (cut them at the first EOS
         yourself), never the mask token; with `trace`, and one trace for every prompt. In that of a
-        causal model predictions are the states, and nothing has a confidence.
+        causal model predictions are the states, and only what was written has a confidence.
 
     Raises:
         ConfigurationError: settings that this kind of model cannot be decoded with.
     """
     check_decoding(settings, causal=model.shape.causal)
     length = fixed_length(settings)
-    if model.shape.causal:
-        return _from_left_to_right(model, prompts, settings, trace, batch_size, watch)
     masks = [model.shape.mask_token_id] * length
-    filled, traces = _denoise(
+    filled, traces = _write(
         model,
         [[*prompt, *masks] for prompt in prompts],
         [range(len(prompt), len(prompt) + length) for prompt in prompts],
@@ -170,7 +167,7 @@ def infill(
             raise DataError(f"row {place} to infill is empty")
         if settings.threshold is None:
             block_schedules(settings, len(filling))
-    filled, traces = _denoise(
+    filled, traces = _write(
         model, rows, slots, settings, trace, numbers, rollout, batch_size, watch, text=False
     )
     whole = [list(row) for row in rows]
@@ -190,7 +187,7 @@ def check_decoding(settings: DecodingSection, *, causal: bool) -> None:
         block_schedules(settings, length)
 
 
-def _denoise(
+def _write(
     model: Backbone,
     rows: Sequence[Sequence[int]],
     slots: Sequence[Sequence[int]],
@@ -206,7 +203,13 @@ def _denoise(
     """What is written into the slots of every row; and the traces, if wanted."""
     numbers = range(len(rows)) if numbers is None else numbers
     recorder = Recorder() if trace else None
-    denoise = Denoiser(model, settings, numbers, rollout, text=text, recorder=recorder, watch=watch)
+    write: Callable[[Canvas], dict[int, list[int]]]
+    if model.shape.causal:
+        write = LeftToRight(model, settings, numbers, rollout, recorder=recorder, watch=watch)
+    else:
+        write = Denoiser(
+            model, settings, numbers, rollout, text=text, recorder=recorder, watch=watch
+        )
     device = next(model.parameters()).device
     filled: dict[int, list[int]] = {}
     open_rows = [row for row, filling in enumerate(slots) if filling]
@@ -215,46 +218,6 @@ def _denoise(
         canvas = Canvas.of(
             batch, [rows[row] for row in batch], [slots[row] for row in batch], model.shape, device
         )
-        filled |= denoise(canvas)
+        filled |= write(canvas)
     traces = [] if recorder is None else [recorder.trace(row) for row in range(len(rows))]
     return [filled.get(row, []) for row in range(len(rows))], traces
-
-
-def _from_left_to_right(
-    model: Backbone,
-    prompts: Sequence[Sequence[int]],
-    settings: DecodingSection,
-    trace: bool,
-    batch_size: int,
-    watch: Watch | None,
-) -> list[list[int]] | tuple[list[list[int]], list[Trace]]:
-    """`generate` of a causal model."""
-    responses: dict[int, list[int]] = {}
-    traces: dict[int, Trace] = {}
-    for batch in batches([len(prompt) for prompt in prompts], batch_size):
-        states = left_to_right(model, [prompts[row] for row in batch], settings)
-        responses |= zip(batch, states[-1].tolist(), strict=True)
-        for state in states:
-            if watch:
-                watch(batch, state)
-        if trace:
-            stacked = torch.stack(states, 1).cpu()
-            traces |= {
-                row: _written(stacked[place], len(prompts[row]), model.shape.mask_token_id)
-                for place, row in enumerate(batch)
-            }
-    ordered = [responses[row] for row in range(len(prompts))]
-    return (ordered, [traces[row] for row in range(len(prompts))]) if trace else ordered
-
-
-def _written(states: Tensor, start: int, mask_token_id: int) -> Trace:
-    """The trace of a row that was written token by token, from its states int64[S, n]."""
-    own = int((states != mask_token_id).all(-1).nonzero()[0]) + 1  # others may go on for longer
-    states = states[:own]
-    return Trace(
-        start=torch.full_like(states[0], mask_token_id),
-        states=states,
-        predictions=states,
-        confidence=torch.full(states.shape, torch.nan),
-        positions=torch.arange(start, start + states.shape[1]),
-    )
