@@ -52,7 +52,11 @@ class Subject:
         """The text of a response up to its first EOS."""
         if self.shape.eos_token_id in response:
             response = response[: response.index(self.shape.eos_token_id)]
-        return str(self.encoder.tokenizer.decode(response, skip_special_tokens=True))
+        return self.filled(response)
+
+    def filled(self, row: list[int]) -> str:
+        """The text of a whole row, without its special tokens."""
+        return str(self.encoder.tokenizer.decode(row, skip_special_tokens=True))
 
 
 def is_run(source: str) -> bool:
