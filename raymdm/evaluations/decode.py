@@ -1,6 +1,6 @@
 """Prompts to responses, as a unit of work that travels to the actors of a cluster."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from raymdm.config import Config
 from raymdm.decoding import Trace, generate, infill
 from raymdm.decoding.sampler import Watch
+from raymdm.decoding.schedule import fixed_length
 from raymdm.evaluations.pool import Record
 from raymdm.evaluations.prompts import Prompt
 from raymdm.evaluations.subject import Subject, open_subject
@@ -49,18 +50,20 @@ class DecodePrompts:
         watch: Watch | None = None,
     ) -> list[Record]:
         """The same with a model that is there already, which somebody may watch."""
-        steps = Steps(len(prompts), watch)
-        write = infill if self.infill else generate
+        decoding, mask = self.config.evaluation.decoding, subject.shape.mask_token_id
+        length = fixed_length(decoding)
+        steps = Steps([p.ids.count(mask) if self.infill else length for p in prompts], watch)
+        write: Any = infill if self.infill else generate
         found = write(
             model,
             [prompt.ids for prompt in prompts],
-            self.config.evaluation.decoding,
+            decoding,
             self.trace,
             numbers=[prompt.number for prompt in prompts],
             batch_size=len(prompts),
             watch=steps,
         )
-        written, traces = found if self.trace else (found, [None] * len(prompts))
+        written, traces = found if self.trace else (found, None)
         records: list[Record] = []
         for place, prompt in enumerate(prompts):
             tokens = written[place]
@@ -72,7 +75,7 @@ class DecodePrompts:
                 "tokens": tokens,
                 "steps": steps.counts[place],
             }
-            if traces[place] is not None:
+            if traces is not None:
                 record["trace"] = trace_record(traces[place])
             records.append(record)
         return records
@@ -81,8 +84,8 @@ class DecodePrompts:
 class Steps:
     """Counts the steps in which each response changed: whoever else is in the batch, the same."""
 
-    def __init__(self, rows: int, watch: Watch | None = None) -> None:
-        self.counts = [0] * rows
+    def __init__(self, lengths: Sequence[int], watch: Watch | None = None) -> None:
+        self.lengths, self.counts = lengths, [0] * len(lengths)
         self.watch = watch
         self._last: dict[int, Tensor] = {}
 
@@ -90,8 +93,8 @@ class Steps:
         """Called by the sampler after each step."""
         if self.watch is not None:
             self.watch(rows, states)
-        states = states.cpu().clone()
-        for row, state in zip(rows, states, strict=True):
+        for row, whole in zip(rows, states.cpu().clone(), strict=True):
+            state = whole[: self.lengths[row]]
             self.counts[row] += row not in self._last or not torch.equal(state, self._last[row])
             self._last[row] = state
 

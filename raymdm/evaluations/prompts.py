@@ -34,7 +34,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class RawPrompt:
-    """A prompt as it was found: a text, or the ids of a prepared row and how many are its prompt."""
+    """A prompt as it was found: a text, or a prepared row's ids and how many are its prompt."""
 
     place: str
     text: str | None = None
