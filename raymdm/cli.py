@@ -15,6 +15,7 @@ VERBS = {
     "prepare": "Turn raw rows into tokenized JSONL, a manifest and a tokenizer.",
     "train": "Train one model with Ray Train workers running DeepSpeed.",
     "variance": "Where does the training noise come from, and what would reduce it?",
+    "generate": "Write responses to prompts, or fill in masks, and watch it.",
     "evaluate": "Score a trained model: exact match and NELBO.",
     "export": "Write a run's model as a Hugging Face folder with its card.",
     "sweep": "Train every arm with every seed, then compare them.",
