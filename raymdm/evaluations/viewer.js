@@ -2,16 +2,14 @@
 (() => {
   const trace = JSON.parse(document.getElementById("trace").textContent);
   const steps = trace.states.length, count = trace.start.length;
-  const [low, high] = trace.scale;
   const element = (id) => document.getElementById(id);
   const slider = element("slider"), strip = element("strip"), tip = element("tip");
 
   // Yellow to blue, from light to dark: told apart in grey and with colour-blind eyes, and dark
   // text stays readable on all of it.
   const stops = [[255, 236, 158], [213, 237, 179], [155, 216, 189], [98, 191, 198], [74, 163, 207]];
-  const share = (value) => (high > low ? Math.min(1, Math.max(0, (value - low) / (high - low))) : 1);
-  const colour = (value) => {
-    const at = share(value) * (stops.length - 1), from = Math.min(Math.floor(at), stops.length - 2);
+  const colour = (probability) => {
+    const at = probability * (stops.length - 1), from = Math.min(Math.floor(at), stops.length - 2);
     const mixed = stops[from].map((c, i) => Math.round(c + (stops[from + 1][i] - c) * (at - from)));
     return `rgb(${mixed.join(",")})`;
   };
@@ -26,25 +24,32 @@
       if (i && position !== trace.positions[i - 1] + 1) pane.append(" … ");
       const span = document.createElement("span");
       span.dataset.at = i;
-      pane.append(span);
+      // Line breaks stand after a token's box, which would be torn in two around them.
+      span.breaks = document.createTextNode("");
+      pane.append(span, span.breaks);
       return span;
     });
   });
 
   const write = (span, token) => {
+    const special = token === trace.eos;
     span.textContent = "";
-    if (token === trace.eos) {
-      span.textContent = "eos";
-      return;
-    }
-    trace.tokens[token].split(/(\n|\t)/).forEach((part) => {
+    span.breaks.data = "";
+    if (token === trace.mask) return;
+    const text = special ? "eos" : trace.tokens[token];
+    const end = text.length - /\n*$/.exec(text)[0].length;
+    span.breaks.data = text.slice(end);
+    text.split(/(\n|\t)/).forEach((part, place, parts) => {
       if (part !== "\n" && part !== "\t") return span.append(part);
       const sign = document.createElement("span");
       sign.className = "break";
       sign.textContent = part === "\n" ? "↵" : "⇥";
-      span.append(sign, part);
+      span.append(sign);
+      if (parts.slice(place + 1).some((rest) => rest !== "" && rest !== "\n")) span.append(part);
     });
   };
+
+  const classes = (names) => ["t", ...Object.keys(names).filter((name) => names[name])].join(" ");
 
   let step = 0, timer = null;
 
@@ -57,21 +62,12 @@
     for (let i = 0; i < count; i++) {
       const [left, right] = [panes[0][i], panes[1][i]];
       const masked = before[i] === trace.mask, stays = after[i] === trace.mask;
-      if (masked) {
-        left.className = `t mask${earlier[i] !== trace.mask ? " was" : ""}`;
-        left.textContent = "";
-      } else {
-        left.className = `t${before[i] === trace.eos ? " special" : ""}`;
-        write(left, before[i]);
-      }
-      if (predicted[i] === trace.mask) {
-        right.className = "t mask";
-        right.textContent = "";
-      } else {
-        write(right, predicted[i]);
-        right.className = ["t", predicted[i] === trace.eos && "special", end >= 0 && i > end && "after",
-          masked && !stays && "revealed", !masked && stays && "again"].filter(Boolean).join(" ");
-      }
+      write(left, before[i]);
+      left.className = classes({ mask: masked, was: masked && earlier[i] !== trace.mask,
+        special: before[i] === trace.eos });
+      write(right, predicted[i]);
+      right.className = classes({ mask: predicted[i] === trace.mask, special: predicted[i] === trace.eos,
+        after: end >= 0 && i > end, revealed: masked && !stays, again: !masked && stays });
       right.style.backgroundColor = sure[i] === null ? "" : colour(sure[i]);
     }
     slider.value = step + 1;
@@ -108,9 +104,9 @@
     output.lastChild.title = answer(step);
   }
 
-  // The strip: a column per step, its middle under the slider's thumb at that step.
+  // The strip: a column per step; the slider is as much shorter as puts its thumb over their middles.
   const THUMB = 18, HEIGHT = 46, BARS = 30;
-  let now = null, columns = [];
+  let now = null, column = 0;
 
   function rectangle(name, x, y, width, height) {
     const shape = document.createElementNS("http://www.w3.org/2000/svg", "rect");
@@ -121,32 +117,27 @@
 
   function draw() {
     strip.textContent = "";
-    const room = strip.clientWidth - THUMB;
-    const gap = steps > 1 ? room / (steps - 1) : room;
-    const width = Math.min(gap, THUMB), bar = width * (gap > 4 ? 0.84 : 1);
-    columns = masksLeft.map((masks, at) => {
-      const middle = THUMB / 2 + (steps > 1 ? at * gap : 0);
-      const tall = (masks / count) * BARS;
-      rectangle("bar", middle - bar / 2, BARS - tall, bar, tall);
+    column = strip.clientWidth / steps;
+    slider.style.width = `${strip.clientWidth - column + THUMB}px`;
+    slider.style.marginLeft = `${(column - THUMB) / 2}px`;
+    const space = column > 4 ? Math.min(3, column / 6) : 0;
+    masksLeft.forEach((masks, at) => {
+      const x = at * column + space / 2, tall = (masks / count) * BARS;
+      rectangle("bar", x, BARS - tall, column - space, tall);
       const right = trace.correct[at];
-      if (right !== null) {
-        const high = right ? 12 : 4;
-        rectangle(right ? "yes" : "no", middle - bar / 2, HEIGHT - 1 - high, bar, high);
-      }
-      return middle;
+      if (right === null) return;
+      const high = right ? 12 : 4;
+      rectangle(right ? "yes" : "no", x, HEIGHT - 1 - high, column - space, high);
     });
-    now = rectangle("now", 0, 1, Math.max(width, 5), HEIGHT - 2);
+    now = rectangle("now", 0, 1, Math.max(column, 5), HEIGHT - 2);
     mark();
   }
 
   function mark() {
-    if (now) now.setAttribute("x", columns[step] - now.getAttribute("width") / 2);
+    if (now) now.setAttribute("x", (step + 0.5) * column - now.getAttribute("width") / 2);
   }
 
-  function nearest(event) {
-    const x = event.clientX - strip.getBoundingClientRect().left;
-    return columns.reduce((best, middle, at) => (Math.abs(middle - x) < Math.abs(columns[best] - x) ? at : best), 0);
-  }
+  const under = (event) => Math.floor((event.clientX - strip.getBoundingClientRect().left) / column);
 
   // Playing: the whole trace in about ten seconds, no step slower than 0.7 s.
   const pause = Math.min(700, Math.max(60, 10000 / steps));
@@ -217,8 +208,8 @@
   element("play").addEventListener("click", play);
   element("back").addEventListener("click", () => go(step - 1));
   element("forth").addEventListener("click", () => go(step + 1));
-  strip.addEventListener("pointerdown", (event) => go(nearest(event)));
-  strip.addEventListener("pointermove", (event) => { if (event.buttons) go(nearest(event)); });
+  strip.addEventListener("pointerdown", (event) => go(under(event)));
+  strip.addEventListener("pointermove", (event) => { if (event.buttons) go(under(event)); });
   document.querySelector(".panes").addEventListener("pointerover", explain);
   document.addEventListener("click", explain);
   document.querySelector(".panes").addEventListener("pointerleave", explain);
@@ -241,9 +232,7 @@
   window.addEventListener("beforeprint", () => { stop(); kept = step; show(steps - 1, false); });
   window.addEventListener("afterprint", () => { if (kept !== null) show(kept, false); });
 
-  const scale = Array.from({ length: 9 }, (_, i) => colour(low + ((high - low) * i) / 8));
+  const scale = Array.from({ length: 9 }, (_, i) => colour(i / 8));
   element("scale").style.background = `linear-gradient(90deg, ${scale.join(",")})`;
-  element("low").textContent = low;
-  element("high").textContent = high;
   show(asked() ?? 0, false);
 })();

@@ -10,27 +10,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
+from raymdm.decoding import Trace
 from raymdm.evaluations.pages import render, write_page
 from raymdm.evaluations.tokens import token_text
 from raymdm.verdict.items import first_right_step, over_denoised
 
 Value = TypeVar("Value")
 
-
-class Trace(Protocol):
-    """What is read of `raymdm.decoding.Trace`: one response, S steps, n positions."""
-
-    start: Tensor
-    states: Tensor
-    predictions: Tensor
-    confidence: Tensor
-    positions: Tensor
+MOST_RUNS = 5
+"""Unbroken runs of right steps that are linked at the top; the strip shows all of them."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class ItemTrace:
     predictions: npt.NDArray[np.int64]
     """[S, n], the full prediction of each step."""
     confidence: npt.NDArray[np.float32]
-    """[S, n] of the predicted tokens; NaN where nothing was predicted."""
+    """[S, n], probability of the predicted tokens; NaN where nothing was predicted."""
     positions: npt.NDArray[np.int64]
     """[n], counted from the first that was written."""
     texts: Sequence[str]
@@ -156,6 +149,7 @@ def render_trace(item: ItemTrace, report: str | None = None) -> str:
         kind=kind,
         sentence=sentence,
         right=_runs(item.correct),
+        most_runs=MOST_RUNS,
         final_answer=item.answers[-1],
         payload=payload(item),
     )
@@ -197,17 +191,9 @@ def payload(item: ItemTrace) -> dict[str, Any]:
         "states": place[item.states].tolist(),
         "predictions": place[item.predictions].tolist(),
         "confidence": np.where(known, rounded, None).tolist(),
-        "scale": _scale(rounded[known]),
         "answers": list(item.answers),
         "correct": list(item.correct),
     }
-
-
-def _scale(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Confidences of the two ends of the colours: 0 and 1, unless there are others (entropies)."""
-    if not len(values) or (values.min() >= 0 and values.max() <= 1):
-        return 0.0, 1.0
-    return float(values.min()), float(values.max())
 
 
 def _runs(correct: Sequence[bool | None]) -> list[tuple[int, int]]:
