@@ -176,8 +176,9 @@ def _draw(source: random.Random, options: Options) -> dict[str, Any]:
         if options.target_minimum <= terms[0] <= options.target_maximum:
             return {"nums": numbers, "target": terms[0]}
     raise ConfigurationError(
-        f"task.options: no target from {options.target_minimum} to {options.target_maximum} came up "
-        f"in {ATTEMPTS} draws of numbers from {options.minimum} to {options.maximum}; widen a range"
+        f"task.options: no target from {options.target_minimum} to {options.target_maximum} came "
+        f"up in {ATTEMPTS} draws of numbers from {options.minimum} to {options.maximum}; widen a "
+        "range"
     )
 
 

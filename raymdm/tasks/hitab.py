@@ -3,9 +3,9 @@ r"""HiTab: questions over hierarchical tables, with one or several answers.
 Fields `table_id`, `question` and `answer` (a list of numbers and names); the tables are files of
 their own, `task.options.tables`.
 
-Accuracy is the share of questions with all answers right and none too many. The figures `precision`,
-`recall` and `f1` count answers over all questions (micro averages). What StableDLLM's evaluation
-calls accuracy is our recall; its tolerance, 0.01, is ours.
+Accuracy is the share of questions with all answers right and none too many. The figures
+`precision`, `recall` and `f1` count answers over all questions (micro averages). What StableDLLM's
+evaluation calls accuracy is our recall; its tolerance, 0.01, is ours.
 """
 
 from collections.abc import Mapping

@@ -2,8 +2,8 @@
 
 `CheckerProcess` is the side that asks, `serve` the main loop of the side that answers. They speak
 JSON, a line for each request and reply, so the checker can be asked from any thread, from a
-daemonic process and from a Ray worker, and nothing that a model wrote is unpickled or run. A request
-costs about a tenth of a millisecond beside the check itself.
+daemonic process and from a Ray worker, and nothing that a model wrote is unpickled or run. A
+request costs about a tenth of a millisecond beside the check itself.
 
 A check that exceeds its limit costs that answer only: the process is killed and the next request
 starts another. The checker ends when the process that asks ends: its input closes, and a timer of
