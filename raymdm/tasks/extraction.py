@@ -6,7 +6,7 @@ from typing import NamedTuple
 _BOX = re.compile(r"\\(?:boxed|fbox)\b\s*")
 _BARE = re.compile(r"[^\s$\\{},;]+")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-_STATED = re.compile(r"\banswer(?:\s*(?:is|are)\b\s*:?|\s*:|\s*=)\**\s*", re.IGNORECASE)
+_STATED = re.compile(r"\banswers?(?:\s*(?:is|are)\b\s*:?|\s*:|\s*=)\**\s*", re.IGNORECASE)
 _CLAUSE_END = re.compile(
     r"[.!?](?=\s|$)|\n|;\s|,\s|\s\(|\s(?:because|since|as|so|which|where|not|instead)\b",
     re.IGNORECASE,

@@ -4,6 +4,7 @@ Compared by math-verify in a process of its own (`raymdm.tasks.timed`): sympy ca
 a formula that a model made up.
 """
 
+import re
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
@@ -16,6 +17,7 @@ CHECKER = CheckerProcess((sys.executable, "-m", "raymdm.tasks.math_checker"))
 """One for the process, started at the first answer that has to be computed."""
 LONGEST = 1000
 """Characters; what is longer is no answer but a text (MATH's longest has 90)."""
+_BASE = re.compile(r"_\{?(\d+)\}?\s*\$?$")  # of a number: math-verify reads past it
 FIGURES = {
     "checks_timed_out": ("checks_timed_out", "checks"),
     "checks_crashed": ("checks_crashed", "checks"),
@@ -51,7 +53,8 @@ def check(gold: str, prediction: str) -> Reply:
     """The same, with what went wrong. Remembered: sampled responses repeat their answers."""
     if gold.strip() == prediction.strip():
         return Reply(bool(gold.strip()))
-    if len(prediction) > LONGEST:
+    bases = {found[1] for found in map(_BASE.search, (gold, prediction)) if found}
+    if len(prediction) > LONGEST or len(bases) > 1:
         return Reply(False)
     return CHECKER.ask([gold, prediction])
 

@@ -92,7 +92,7 @@ class CheckerProcess:
         self._end()
         # The same modules as here, whatever folder this process runs in; `-m` would put the
         # current folder first, and a file there might be called like a module.
-        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
         self._process = process = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,
