@@ -140,7 +140,7 @@ def test_sampled_choices_are_unbiased_and_differ_with_less_noise_where_they_are_
         result = choice_nats(model, MASK, repeated(row, times), **settings)
         exact = nelbo(model, MASK, row, exact_up_to=6).per_row[0]
         assert abs(result.per_row.mean() - exact) < 4 * result.per_row.std() / np.sqrt(times)
-        assert result.variance.mean() == pytest.approx(result.per_row.var(), rel=0.25)
+        assert 0.85 < result.variance.mean() / result.per_row.var() < 1.5
         results.append(result.per_row)
     together = np.mean([(results[0] - other).var() for other in results[1:]])
     apart = np.mean([(results[0] - other[::-1]).var() for other in results[1:]])
