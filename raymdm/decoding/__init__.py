@@ -1,10 +1,16 @@
-"""From prompts to responses: denoising schedules, low-confidence and left-to-right decoding.
+"""From prompts to responses: schedules, confidence, remasking, blocks, caches; left to right too.
 
-Doors: `generate` (model, prompt ids, settings -> response ids), `check_decoding` (whether settings
-can work, without a model), `block_schedules`, `even_schedule`.
+Doors: `generate` (model, prompt ids, settings -> response ids, and the traces), `infill` (masks
+anywhere), `check_decoding` (whether settings can work, without a model), `Trace` (every step of one
+response).
+
+Start reading at `sampler.py`, which narrates a step; each of its parts is a small module: what is
+written at all (`canvas`), when (`schedule`), from which logits (`forward`), which token (`sampling`,
+`noise`) with what confidence (`confidence`), and which of them stand (`choosing`).
 """
 
-from raymdm.decoding.sampler import Trace, check_decoding, generate
+from raymdm.decoding.generate import check_decoding, generate, infill
 from raymdm.decoding.schedule import block_schedules, even_schedule
+from raymdm.decoding.trace import Trace
 
-__all__ = ["Trace", "block_schedules", "check_decoding", "even_schedule", "generate"]
+__all__ = ["Trace", "block_schedules", "check_decoding", "even_schedule", "generate", "infill"]
