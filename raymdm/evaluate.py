@@ -9,9 +9,8 @@ Writes `items.parquet` (one row per item), `scores.json` (the figures with the s
 settings), `report.html`, and a page per traced item into the run directory, or into `--out`.
 """
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -28,6 +27,8 @@ from raymdm.command import (
 )
 from raymdm.config import Config
 from raymdm.errors import ConfigurationError
+from raymdm.evaluations.run import Evaluation, evaluate_rows, evaluate_run
+from raymdm.evaluations.show import print_scores
 from raymdm.evaluations.subject import is_run, open_subject
 from raymdm.training import RunDirectory
 
@@ -128,28 +129,34 @@ def main(
 
 def score_run(run: RunDirectory, config: Config, verbose: bool) -> None:
     """Score a run on its own prepared rows, and report."""
-    from raymdm.evaluations.run import evaluate_run
-    from raymdm.evaluations.show import print_scores
-
-    scores, found = evaluate_run(run, config, progress=True, verbose=verbose)
-    final = scores["final"]
-    weights = {"start": scores["step0"], f"step {final['step']}": final}
-    report = write_pages(run.path, scores, found, str(run.path))
-    title = f"{run.path.name}: {final['task']}, {final['items']} {final['split']} rows"
-    print_scores(title, {name: each for name, each in weights.items() if each is not None}, report)
+    found = evaluate_run(run, config, progress=True, verbose=verbose)
+    show(run.path.name, run.path, found)
 
 
 def score_rows(model: str, rows: str, config: Config, out: Path | None, verbose: bool) -> None:
     """Score any model on raw rows, and report."""
-    from raymdm.evaluations.run import evaluate_rows, rows_name
-    from raymdm.evaluations.show import print_scores
-
     subject = open_subject(model, config)
-    name = Path(model).name
     folder = out or default_folder(model, config.task.name)
     check_place("--out", folder)
-    scores, found = evaluate_rows(subject, rows, config, folder, progress=True, verbose=verbose)
-    final = scores["final"]
-    report = write_pages(folder, scores, found, model)
-    title = f"{name}: {final['task']}, {final['items']} rows of {rows_name(rows)}"
-    print_scores(title, {name: final}, report)
+    found = evaluate_rows(subject, rows, config, folder, progress=True, verbose=verbose)
+    show(Path(model).name, folder, found)
+
+
+def default_folder(model: str, task: str) -> Path:
+    """Where results go that have no other place: in the run, else beside where the verb runs."""
+    name = f"evaluation-{task.replace(':', '-')}"
+    return Path(model) / name if is_run(model) else Path(f"{Path(model).name}-{name}")
+
+
+def show(name: str, folder: Path, found: Evaluation) -> None:
+    """The figures on the terminal, and the pages in the folder."""
+    final = found.summary
+    report = write_pages(folder, found)
+    trained = f"step {final['step']}" if final.get("step") is not None else name
+    weights = {"start": found.start, trained: final}
+    title = f"{name}: {final['task']}, {final['items']} rows of {final['split']}"
+    print_scores(title, {each: score for each, score in weights.items() if score}, report)
+
+
+if __name__ == "__main__":
+    run_as_program(main)

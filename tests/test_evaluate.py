@@ -10,9 +10,9 @@ from prepared import tiny_config, write_prepared
 from raymdm.config import Config
 from raymdm.data.evaluation import read_items
 from raymdm.data.manifest import read_manifest
-from raymdm.data.tokenizer import load_tokenizer
 from raymdm.errors import CheckpointError, DataError
-from raymdm.evaluate import decode_response, evaluate_run, fixed_decoding
+from raymdm.evaluations.run import evaluate_run, fixed_decoding
+from raymdm.evaluations.subject import open_subject
 from raymdm.training import RunDirectory, run_in_process
 from raymdm.training.job import make_job
 from raymdm.verdict import read_runs
@@ -40,16 +40,18 @@ def test_training_raises_the_score_and_lowers_the_nelbo(
     trained: tuple[RunDirectory, Config],
 ) -> None:
     run, config = trained
-    scores = evaluate_run(run, config)
-    assert scores["step0"]["accuracy"] < 0.05
-    assert scores["final"]["accuracy"] > 0.3
-    assert scores["final"]["nelbo_per_token"] < 0.5 * scores["step0"]["nelbo_per_token"]
-    assert scores["final"]["decoding"]["response_length"] == 3
-    assert scores["final"]["nelbo_standard_error"] == 0.0  # short responses are exact
+    found = evaluate_run(run, config)
+    start, final = found.start, found.summary
+    assert start is not None
+    assert start["accuracy"] < 0.05
+    assert final["accuracy"] > 0.3
+    assert final["nelbo_per_token"] < 0.5 * start["nelbo_per_token"]
+    assert final["decoding"]["response_length"] == 3
+    assert final["nelbo_standard_error"] == 0.0  # short responses are exact
     items = pd.read_parquet(run.items)
-    assert items["correct"].mean() == scores["final"]["accuracy"]
+    assert items["correct"].mean() == final["accuracy"]
     tokens = items["tokens"].sum()
-    assert items["nll"].sum() / tokens == pytest.approx(scores["final"]["nelbo_per_token"])
+    assert items["nll"].sum() / tokens == pytest.approx(final["nelbo_per_token"])
 
 
 def test_the_batch_size_does_not_change_an_item(trained: tuple[RunDirectory, Config]) -> None:
@@ -72,13 +74,13 @@ def test_a_run_can_be_read_by_compare(trained: tuple[RunDirectory, Config]) -> N
 
 
 def test_text_after_the_first_eos_is_dropped(trained: tuple[RunDirectory, Config]) -> None:
-    _, config = trained
-    tokenizer = load_tokenizer(Path(config.data.folder) / "tokenizer")
-    ids = tokenizer("12 34")["input_ids"]
-    eos = tokenizer.eos_token_id
-    assert decode_response(tokenizer, [*ids[:2], eos, *ids[2:]], eos) == "12"
-    assert decode_response(tokenizer, ids, eos) == "12 34"
-    assert decode_response(tokenizer, [eos, *ids], eos) == ""
+    run, config = trained
+    subject = open_subject(str(run.path), config)
+    ids = subject.encoder.tokenizer("12 34")["input_ids"]
+    eos = subject.shape.eos_token_id
+    assert subject.text([*ids[:2], eos, *ids[2:]]) == "12"
+    assert subject.text(ids) == "12 34"
+    assert subject.text([eos, *ids]) == ""
 
 
 def test_the_default_decoding_length_comes_from_the_training_responses(

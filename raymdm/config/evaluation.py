@@ -30,6 +30,9 @@ class EvaluationSection(Section):
     """Ray actors that share the rows, each with a model of its own and of a worker's size
     (cluster.cpus_per_worker, gpus_per_worker); it does not change the result. null: this process
     does it all, without Ray."""
+    traces: int = Field(default=0, ge=0)
+    """A page for each of the first so many items that shows its denoising step by step; also counts
+    how many were right at some step and wrong at the end (over-denoising)."""
     step0: bool = True
     """Score the starting weights too, under the same settings."""
     decoding: DecodingSection = DecodingSection()

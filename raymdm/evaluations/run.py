@@ -1,6 +1,5 @@
 """Score a run on its prepared split, or any model on raw rows of a task; write what was found."""
 
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,10 +11,11 @@ import pandas as pd
 
 from raymdm.config import Config
 from raymdm.config.data import TaskSection
+from raymdm.config.loading import fingerprint
 from raymdm.data.evaluation import Item, read_items
 from raymdm.data.manifest import Manifest, read_manifest
 from raymdm.decoding import check_decoding
-from raymdm.errors import CheckpointError, ConfigurationError
+from raymdm.errors import CheckpointError
 from raymdm.evaluations.items import raw_items
 from raymdm.evaluations.pool import run_chunks
 from raymdm.evaluations.result_file import ResultFile
@@ -26,10 +26,9 @@ from raymdm.progress import counting
 from raymdm.tasks import get_task
 from raymdm.training import RunDirectory
 from raymdm.training.run_directory import read_json, write_json
-from raymdm.verdict.items import step_columns
 
-KEPT = "evaluation.jsonl"
-"""Name of the file, in the folder of the results, in which records are kept until all are there."""
+KEPT = "evaluation-{}.jsonl"
+"""In the folder of the results: the file in which records are kept until all are there."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +38,22 @@ class Evaluation:
     Attributes:
         summary: the figures.
         items: a row per item.
-        traces: of the items that were traced, in their order.
+        pages: of the items that were traced: file name -> text.
+        start: the figures of the starting weights, where they were scored.
     """
 
     summary: dict[str, Any]
     items: pd.DataFrame
-    traces: list[dict[str, Any]]
+    pages: dict[str, str]
+    start: dict[str, Any] | None = None
 
 
 def evaluate_run(
     run: RunDirectory, config: Config, *, progress: bool = False, verbose: bool = False
-) -> tuple[dict[str, Any], Evaluation]:
+) -> Evaluation:
     """Score a run's model (and its starting weights) on a split of its prepared data.
 
     Writes `items.parquet` and `scores.json` into the run directory.
-
-    Returns:
-        `{"step0": …, "final": …}` as in `scores.json`, and the evaluation of the final weights.
 
     Raises:
         CheckpointError: the run has no model.
@@ -82,14 +80,15 @@ def evaluate_run(
     table = final.items.assign(
         run=run.path.name, arm=status.get("arm", run.path.name), seed=config.seed
     )
-    final = replace(final, items=table)
     step = read_json(run.model / "training_step.json").get("step")
-    scores = {
-        "step0": None if before is None else before.summary,
-        "final": {**final.summary, "step": step},
-    }
-    write_scores(run.path, scores, final.items)
-    return scores, final
+    found = replace(
+        final,
+        summary={**final.summary, "step": step},
+        items=table,
+        start=None if before is None else before.summary,
+    )
+    write_scores(run.path, found)
+    return found
 
 
 def evaluate_rows(
@@ -100,7 +99,7 @@ def evaluate_rows(
     *,
     progress: bool = False,
     verbose: bool = False,
-) -> tuple[dict[str, Any], Evaluation]:
+) -> Evaluation:
     """Score any model on a task's raw rows.
 
     Writes `items.parquet` and `scores.json` into the folder, which is made where it is missing.
@@ -126,9 +125,8 @@ def evaluate_rows(
     found = evaluate_items(
         scoring, items, rows_name(rows), folder, progress=progress, verbose=verbose
     )
-    scores = {"step0": None, "final": found.summary}
-    write_scores(folder, scores, found.items)
-    return scores, found
+    write_scores(folder, found)
+    return found
 
 
 def evaluate_items(
@@ -152,10 +150,12 @@ def evaluate_items(
     """
     started = time.monotonic()
     subject = open_subject(scoring.source, scoring.config)
-    kept = folder / f"{'start-' * scoring.start}{KEPT}"
+    identity = scoring.identity(subject, items)
+    # Named by what it depends on, so that other settings neither read nor trip over it.
+    kept = folder / KEPT.format(fingerprint(identity)[:12])
     with ExitStack() as stack:
-        file = stack.enter_context(ResultFile(kept, scoring.identity(subject, items)))
-        left = [item for item in items if item.number not in file]
+        file = stack.enter_context(ResultFile(kept, identity))
+        left = [item for item in items if item.number not in file.done]
         chunks = run_chunks(
             scoring, left, scoring.config, length=lambda item: len(item.input_ids), verbose=verbose
         )
@@ -175,9 +175,8 @@ def evaluate_items(
 def _evaluation(
     scoring: Scoring, records: list[Record], rows: str, subject: Subject, seconds: float
 ) -> Evaluation:
-    traces = [record.pop("trace") for record in records if "trace" in record]
-    steps = {trace["id"]: step_columns(trace["correct"]) for trace in traces}
-    table = pd.DataFrame([{**record, **steps.get(record["item"], {})} for record in records])
+    pages = {record["page_name"]: record.pop("page") for record in records if "page" in record}
+    table = pd.DataFrame(records)
     summary = summarize(
         table,
         scoring.config,
@@ -186,14 +185,14 @@ def _evaluation(
         causal=subject.shape.causal,
         seconds=seconds,
     )
-    return Evaluation(summary, table, traces)
+    return Evaluation(summary, table, pages)
 
 
-def write_scores(folder: Path, scores: dict[str, Any], items: pd.DataFrame) -> None:
+def write_scores(folder: Path, found: Evaluation) -> None:
     """`scores.json` and `items.parquet`. Raises CheckpointError where they cannot be written."""
     try:
-        items.to_parquet(folder / "items.parquet", index=False)
-        write_json(folder / "scores.json", scores)
+        found.items.to_parquet(folder / "items.parquet", index=False)
+        write_json(folder / "scores.json", {"step0": found.start, "final": found.summary})
     except OSError as error:
         raise CheckpointError(
             f"{folder}: the scores cannot be written ({error.strerror}); make room and evaluate "

@@ -10,15 +10,19 @@ from typing import Any
 
 from raymdm.config import Config
 from raymdm.config.data import TaskSection
+from raymdm.config.loading import fingerprint
 from raymdm.data.collate import collate
 from raymdm.data.evaluation import Item
 from raymdm.decoding import Trace, generate
 from raymdm.diffusion import bound
 from raymdm.errors import RunError
 from raymdm.evaluations.subject import Subject, open_subject
-from raymdm.evaluations.viewer import item_trace
+from raymdm.evaluations.viewer import item_trace, page_name, render_trace
 from raymdm.models import Backbone
 from raymdm.tasks import TaskSpec, get_task
+from raymdm.training.starting import initial_model, model_shape
+from raymdm.training.worker import pick_device
+from raymdm.verdict.items import step_columns
 
 Record = dict[str, Any]
 
@@ -42,8 +46,28 @@ class Scoring:
     def __call__(self) -> Callable[[list[Item]], list[Record]]:
         """Load the model; what scores items with it."""
         subject = open_subject(self.source, self.config)
-        model = subject.load_start() if self.start else subject.load()
+        device = pick_device(self.config)
+        if self.start:
+            assert subject.manifest is not None
+            shape = model_shape(self.config, subject.manifest)
+            model = initial_model(self.config, shape).eval().to(device)
+        else:
+            model = subject.load(device)
         return Scorer(model, subject, get_task(self.task), self.config).score
+
+    def identity(self, subject: Subject, items: Sequence[Item]) -> dict[str, Any]:
+        """Everything that a record depends on, to know records that were kept."""
+        section = self.config.evaluation
+        content = [[item.number, item.id, item.input_ids, item.reference] for item in items]
+        return {
+            "weights": f"start of seed {self.config.seed}" if self.start else subject.weights,
+            "task": self.task.model_dump(),
+            "template": subject.encoder.template,
+            "decoding": section.decoding.model_dump(),
+            "nelbo": section.nelbo.model_dump(),
+            "traces": section.traces,
+            "items": fingerprint({"items": content}),
+        }
 
 
 @dataclass(frozen=True)
@@ -56,7 +80,7 @@ class Scorer:
     config: Config
 
     def score(self, items: list[Item]) -> list[Record]:
-        """One record for each item, in their order; those to be looked at have a `trace`."""
+        """One record for each item, in their order; those to be looked at have a `page`."""
         section = self.config.evaluation
         watched = [item for item in items if item.number < section.traces]
         rest = [item for item in items if item.number >= section.traces]
@@ -90,9 +114,9 @@ class Scorer:
 
     def record(self, item: Item, response: Sequence[int], trace: Trace | None) -> Record:
         """What the response says and whether that is right."""
-        tokenizer, eos = self.subject.encoder.tokenizer, self.subject.eos_token_id
-        text = decode_response(tokenizer, response, eos)
-        gold = decode_response(tokenizer, item.input_ids[len(item.prompt) :], eos)
+        tokenizer = self.subject.encoder.tokenizer
+        text = self.subject.text(list(response))
+        gold = self.subject.text(item.input_ids[len(item.prompt) :])
         record: Record = {
             "number": item.number,
             "item": item.id,
@@ -105,18 +129,21 @@ class Scorer:
         if self.task.counts is not None:
             record["counts"] = dict(self.task.counts(text, item.reference))
         if trace is not None:
-            record["trace"] = item_trace(
+            shown = item_trace(
                 trace,
                 tokenizer,
-                item.prompt,
-                eos,
+                record["prompt"],
+                self.subject.shape.eos_token_id,
                 lambda text: score_item(self.task, text, item),
-                item_id=item.id,
-                reference_answer=record["reference_answer"],
+                id=item.id,
                 extract=self.task.extract,
+                reference=record["reference_answer"],
                 settings=self.config.evaluation.decoding.model_dump(),
-                model=self.subject.source,
+                facts={"model": self.subject.source, "task": self.task.name},
             )
+            record["page_name"] = page_name(item.id)
+            record["page"] = render_trace(shown, "../report.html")
+            record |= step_columns([bool(right) for right in shown.correct])
         return record
 
     def _nats(self, items: list[Item]) -> list[Record]:
@@ -130,7 +157,7 @@ class Scorer:
                 [len(item.prompt) for item in batch],
                 [item.number for item in batch],
                 pad_token_id=self.model.shape.pad_token_id,
-                eos_token_id=subject.eos_token_id,
+                eos_token_id=subject.shape.eos_token_id,
             ).to(next(self.model.parameters()).device)
             nats = bound(
                 self.model,
@@ -159,11 +186,3 @@ def score_item(task: TaskSpec, text: str, item: Item) -> float:
             f"task {task.name}: its scorer failed on item {item.id} ({type(error).__name__}: "
             f"{error}); the response was {text!r}"
         ) from error
-
-
-def decode_response(tokenizer: Any, response: Sequence[int], eos_token_id: int) -> str:
-    """The text of a response up to its first EOS."""
-    ids = list(response)
-    if eos_token_id in ids:
-        ids = ids[: ids.index(eos_token_id)]
-    return str(tokenizer.decode(ids, skip_special_tokens=True))

@@ -57,7 +57,7 @@ def _share(figure: dict[str, float]) -> str:
 
 def _denoising_line(rates: dict[str, Any]) -> str:
     return (
-        f"of {rates['items']} traced items {rates['right_at_some_step']['value']:.1%} were right at "
-        f"some step, {rates['right_at_the_end']['value']:.1%} at the end; over-denoised "
-        f"{rates['over_denoised']['value']:.1%} ± {rates['over_denoised']['standard_error']:.1%}"
+        f"of {rates['items']} traced items {_share(rates['right_at_some_step'])} were right at some "
+        f"step, {_share(rates['right_at_end'])} at the end; over-denoised: "
+        f"{_share(rates['over_denoised'])}"
     )

@@ -1,6 +1,5 @@
 """The figures of an evaluation, each with its uncertainty and with all that it depends on."""
 
-from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 from raymdm.config import Config
 from raymdm.diffusion import perplexity_bound
 from raymdm.tasks import TaskSpec
-from raymdm.verdict.items import ratio_of_sums, share, step_rates, wilson
+from raymdm.verdict.items import Estimate, ratio_of_sums, share, step_rates, wilson
 
 _PACKAGES = ("raymdm", "torch", "transformers", "math-verify", "reasoning-gym")
 
@@ -55,7 +54,10 @@ def summarize(
     }
     rates = step_rates(table)
     if rates is not None:
-        summary["denoising"] = asdict(rates)
+        summary["denoising"] = {
+            name: value._asdict() if isinstance(value, Estimate) else value
+            for name, value in vars(rates).items()
+        }
     return summary
 
 
