@@ -33,7 +33,6 @@ FIGURES = {
     "precision": ("right", "predicted"),
     "recall": ("right", "gold"),
     "f1": ("twice_right", "predicted_and_gold"),
-    "extraction_rate": ("extracted", "questions"),
 }
 _WRITERS = {"html": as_html, "markdown": as_markdown}
 
@@ -83,16 +82,13 @@ def make(section: TaskSection) -> TaskSpec:
         )
 
     def counts(text: str, reference: Mapping[str, Any]) -> Mapping[str, float]:
-        answer = list_answer(text)
-        match = match_answers(answer or "", reference["answers"], options.tolerance)
+        match = match_answers(list_answer(text) or "", reference["answers"], options.tolerance)
         return {
             "right": float(match.right),
             "twice_right": 2.0 * match.right,
             "predicted": float(match.predicted),
             "gold": float(match.gold),
             "predicted_and_gold": float(match.predicted + match.gold),
-            "extracted": float(answer is not None),
-            "questions": 1.0,
         }
 
     def score(text: str, reference: Mapping[str, Any]) -> float:
