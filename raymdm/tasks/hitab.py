@@ -20,7 +20,7 @@ from raymdm.errors import DataError
 from raymdm.tasks.answer_lists import SEPARATOR, list_answer, match_answers
 from raymdm.tasks.options import read_options
 from raymdm.tasks.spec import Example, TaskSpec
-from raymdm.tasks.tables import as_html, as_markdown, read_tables
+from raymdm.tasks.tables import TableFile, as_html, as_markdown, read_tables, table_files
 from raymdm.tasks.template import fill_template, nearest, templates, text_field
 
 PROMPT = (
@@ -65,13 +65,14 @@ def make(section: TaskSection) -> TaskSpec:
         # Opened at the first row: scoring needs no tables.
         if not paths:
             raise DataError("task.options.tables: name the files that hold the tables")
+        files = table_files(paths)
         name = str(row.get("table_id", ""))
-        if name not in read_tables(paths):
+        if name not in read_tables(files):
             raise DataError(f"field 'table_id': there is no table {name!r} in {', '.join(paths)}")
         values = {
             **row,
-            "table": _written(paths, name, options.format),
-            "title": read_tables(paths)[name].title,
+            "table": _written(files, name, options.format),
+            "title": read_tables(files)[name].title,
             "answers": SEPARATOR.join(map(str, gold)),
         }
         return Example(
@@ -109,9 +110,9 @@ def make(section: TaskSection) -> TaskSpec:
 
 
 @lru_cache(maxsize=64)
-def _written(paths: tuple[str, ...], name: str, form: str) -> str:
+def _written(files: tuple[TableFile, ...], name: str, form: str) -> str:
     """A table as text; most tables have several questions, one after the other."""
-    return _WRITERS[form](read_tables(paths)[name])
+    return _WRITERS[form](read_tables(files)[name])
 
 
 def _gold(row: Mapping[str, Any]) -> list[Any]:

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymdm.data.sources import CHUNK_ROWS, CsvSource, Row, open_source
@@ -49,6 +49,7 @@ def test_chunks_cover_the_file(tmp_path: Path, rows: int, end: str) -> None:
     ]
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=5))
 def test_what_the_csv_module_writes_is_read(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]

@@ -7,7 +7,7 @@ import pytest
 from raymdm.config.data import TaskSection
 from raymdm.errors import ConfigurationError, DataError
 from raymdm.tasks import TaskSpec, get_task
-from raymdm.tasks.tables import as_html, as_markdown, read_tables
+from raymdm.tasks.tables import as_html, as_markdown, read_tables, table_files
 
 TABLE: dict[str, Any] = {
     "table_id": "7",
@@ -37,7 +37,7 @@ def write(folder: Path, *tables: dict[str, Any], name: str = "tables.jsonl") -> 
 
 def read(folder: Path, **changed: Any) -> Any:
     path = write(folder, TABLE | changed, name=f"{len(list(folder.iterdir()))}.jsonl")
-    return read_tables((path,))["7"]
+    return read_tables(table_files([path]))["7"]
 
 
 def the_task(folder: Path, **options: Any) -> TaskSpec:
@@ -116,17 +116,17 @@ def test_broken_tables(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "tables.jsonl"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
-        read_tables((str(path),))
+        read_tables(table_files([str(path)]))
 
 
 def test_missing_files_and_ids_that_come_twice(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"task\.options\.tables: .*none\.jsonl cannot be read"):
-        read_tables((str(tmp_path / "none.jsonl"),))
+        table_files([str(tmp_path / "none.jsonl")])
     same = write(tmp_path, TABLE, TABLE, name="same.jsonl")
-    assert list(read_tables((same,))) == ["7"]
+    assert list(read_tables(table_files([same]))) == ["7"]
     other = write(tmp_path, TABLE, TABLE | {"title": "x"}, name="other.jsonl")
     with pytest.raises(DataError, match=r"other\.jsonl, line 2: a second table '7'"):
-        read_tables((other,))
+        read_tables(table_files([other]))
 
 
 def test_example(tmp_path: Path) -> None:
@@ -141,6 +141,14 @@ def test_example(tmp_path: Path) -> None:
     markdown = the_task(tmp_path, format="markdown")
     assert markdown.example(ROW).prompt.startswith("workers & others, 2011\n\n| group |")
     assert markdown.syntax == (), "there are no tags to be found"
+
+
+def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    """A process that prepares data may live longer than the file."""
+    task = the_task(tmp_path)
+    assert "52.1" in task.example(ROW).prompt
+    write(tmp_path, {**TABLE, "texts": [["new"], ["cell"]], "merged_regions": []})
+    assert "<td>cell</td>" in task.example(ROW).prompt.replace("th>", "td>")
 
 
 def test_scoring_needs_no_tables() -> None:
