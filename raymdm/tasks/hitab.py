@@ -20,7 +20,7 @@ from raymdm.errors import DataError
 from raymdm.tasks.answer_lists import SEPARATOR, list_answer, match_answers
 from raymdm.tasks.options import read_options
 from raymdm.tasks.spec import Example, TaskSpec
-from raymdm.tasks.tables import as_html, as_markdown, read_tables
+from raymdm.tasks.tables import TableFile, as_html, as_markdown, read_tables, table_files
 from raymdm.tasks.template import fill_template, nearest, templates, text_field
 
 PROMPT = (
@@ -33,7 +33,6 @@ FIGURES = {
     "precision": ("right", "predicted"),
     "recall": ("right", "gold"),
     "f1": ("twice_right", "predicted_and_gold"),
-    "extraction_rate": ("extracted", "questions"),
 }
 _WRITERS = {"html": as_html, "markdown": as_markdown}
 
@@ -66,13 +65,14 @@ def make(section: TaskSection) -> TaskSpec:
         # Opened at the first row: scoring needs no tables.
         if not paths:
             raise DataError("task.options.tables: name the files that hold the tables")
+        files = table_files(paths)
         name = str(row.get("table_id", ""))
-        if name not in read_tables(paths):
+        if name not in read_tables(files):
             raise DataError(f"field 'table_id': there is no table {name!r} in {', '.join(paths)}")
         values = {
             **row,
-            "table": _written(paths, name, options.format),
-            "title": read_tables(paths)[name].title,
+            "table": _written(files, name, options.format),
+            "title": read_tables(files)[name].title,
             "answers": SEPARATOR.join(map(str, gold)),
         }
         return Example(
@@ -83,16 +83,13 @@ def make(section: TaskSection) -> TaskSpec:
         )
 
     def counts(text: str, reference: Mapping[str, Any]) -> Mapping[str, float]:
-        answer = list_answer(text)
-        match = match_answers(answer or "", reference["answers"], options.tolerance)
+        match = match_answers(list_answer(text) or "", reference["answers"], options.tolerance)
         return {
             "right": float(match.right),
             "twice_right": 2.0 * match.right,
             "predicted": float(match.predicted),
             "gold": float(match.gold),
             "predicted_and_gold": float(match.predicted + match.gold),
-            "extracted": float(answer is not None),
-            "questions": 1.0,
         }
 
     def score(text: str, reference: Mapping[str, Any]) -> float:
@@ -113,9 +110,9 @@ def make(section: TaskSection) -> TaskSpec:
 
 
 @lru_cache(maxsize=64)
-def _written(paths: tuple[str, ...], name: str, form: str) -> str:
+def _written(files: tuple[TableFile, ...], name: str, form: str) -> str:
     """A table as text; most tables have several questions, one after the other."""
-    return _WRITERS[form](read_tables(paths)[name])
+    return _WRITERS[form](read_tables(files)[name])
 
 
 def _gold(row: Mapping[str, Any]) -> list[Any]:

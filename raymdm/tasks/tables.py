@@ -6,9 +6,11 @@ The tables of HiTab: JSONL, a table a line, with `table_id`, `title`, `texts` (a
 
 import html
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from raymdm.errors import DataError
 
@@ -48,15 +50,34 @@ class Table:
     header_columns: int
 
 
+class TableFile(NamedTuple):
+    """A file as it is now: what was read from it is kept until it changes."""
+
+    path: str
+    modified: int
+    size: int
+
+
+def table_files(paths: Sequence[str]) -> tuple[TableFile, ...]:
+    """The files of those paths. Raises DataError where one is missing."""
+    try:
+        found = [(path, os.stat(path)) for path in paths]
+    except OSError as error:
+        raise DataError(
+            f"task.options.tables: {error.filename} cannot be read ({error.strerror})"
+        ) from error
+    return tuple(TableFile(path, stat.st_mtime_ns, stat.st_size) for path, stat in found)
+
+
 @lru_cache(maxsize=8)
-def read_tables(paths: tuple[str, ...]) -> Mapping[str, Table]:
-    """All tables of some files by their id; kept for the process.
+def read_tables(files: tuple[TableFile, ...]) -> Mapping[str, Table]:
+    """All tables of some files by their id.
 
     Raises:
-        DataError: a file that is missing, a line that is no table, or an id that comes twice.
+        DataError: a file that cannot be read, a line that is no table, or an id that comes twice.
     """
     tables: dict[str, Table] = {}
-    for path in paths:
+    for path, *_ in files:
         try:
             with open(path, encoding="utf-8") as file:
                 for number, line in enumerate(file, start=1):

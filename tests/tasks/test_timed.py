@@ -149,9 +149,7 @@ def test_a_daemonic_and_forked_process_asks_its_own_checker(checker: CheckerProc
 
 
 @pytest.mark.parametrize("last", ["'a'", "'spin'"])
-def test_it_ends_when_the_process_that_asks_is_killed(
-    command: tuple[str, str], last: str
-) -> None:
+def test_it_ends_when_the_process_that_asks_is_killed(command: tuple[str, str], last: str) -> None:
     """Idle it sees its input close; in the middle of a check a timer ends it."""
     code = f"""
         import threading
@@ -222,7 +220,10 @@ def test_an_answer_that_cannot_be_computed_is_wrong_and_counted(
     results = {}
     for answer in ("7.0", "9", "8"):
         text, reference = rf"\boxed{{{answer}}}", {"answer": "7"}
-        results[answer] = (math_answers.score(text, reference), math_answers.counts(text, reference))
+        results[answer] = (
+            math_answers.score(text, reference),
+            math_answers.counts(text, reference),
+        )
     nothing = {"checks": 1, "checks_timed_out": 0, "checks_crashed": 0}
     assert results == {
         "7.0": (1.0, nothing),
