@@ -206,9 +206,7 @@ def _denoise(
     """What is written into the slots of every row; and the traces, if wanted."""
     numbers = range(len(rows)) if numbers is None else numbers
     recorder = Recorder() if trace else None
-    denoise = Denoiser(
-        model, settings, numbers, rollout, text=text, recorder=recorder, watch=watch
-    )
+    denoise = Denoiser(model, settings, numbers, rollout, text=text, recorder=recorder, watch=watch)
     device = next(model.parameters()).device
     filled: dict[int, list[int]] = {}
     open_rows = [row for row, filling in enumerate(slots) if filling]

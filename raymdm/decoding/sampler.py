@@ -170,9 +170,7 @@ class Denoiser:
         there the least confident are masked again. The contents after it, int64[B, N]."""
         assert self.settings.remasking != "none"
         responses = predicted.where(candidates, canvas.responses)
-        canvas.running = updated(
-            canvas.running, confidence, candidates, self.settings.remasking
-        )
+        canvas.running = updated(canvas.running, confidence, candidates, self.settings.remasking)
         last = responses == self.shape.eos_token_id if self.settings.eos == "last" else None
         counts = torch.tensor(left, device=responses.device)
         again = masked_again(canvas.running, inside & canvas.present, counts, last)
@@ -195,9 +193,7 @@ class Denoiser:
                 of_row = plan(self.settings, length)
                 if of_row[taken - 1].end == length and not of_row[taken - 1].left:
                     self.recorder.rest(canvas.rows[place], len(of_row) - taken)
-        return {
-            canvas.rows[place]: responses[place][: canvas.lengths[place]] for place in places
-        }
+        return {canvas.rows[place]: responses[place][: canvas.lengths[place]] for place in places}
 
 
 def first_slot(slots: Tensor) -> Tensor:
