@@ -9,11 +9,16 @@ points that could bring them there, so its `lm_eval` command does not know them.
 import importlib.util
 import json
 import os
+import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from raymdm.config.decoding import DecodingSection
 from raymdm.config.evaluation import NelboSection
@@ -33,6 +38,7 @@ _KEPT = (
 )
 # Resamples for the standard error of metrics without a formula; the harness's 100,000 take minutes.
 _RESAMPLES = 1000
+_SEED = 1234
 
 
 def run_harness(
@@ -78,7 +84,7 @@ def run_harness(
         DataError: a task's data cannot be loaded.
     """
     require_harness()
-    from lm_eval import simple_evaluate
+    from lm_eval import evaluate
 
     from raymdm.evaluations.harness_model import HarnessModel
 
@@ -86,13 +92,19 @@ def run_harness(
         model, encoder, decoding, nelbo, batch_size=batch_size, progress=progress
     )
     chat = encoder.template == "chat"
-    with redirect_stdout(sys.stderr), _no_code_of_the_hub(trust_remote_code), _one_process():
+    with (
+        redirect_stdout(sys.stderr),
+        _no_code_of_the_hub(trust_remote_code),
+        _one_process(),
+        _seeded(),
+    ):
         manager, names = find_tasks(tasks, include_path)
-        found = simple_evaluate(
+        loaded = load_tasks(manager, names)
+        for task in loaded["tasks"].values():
+            _set_examples(task, few_shot)
+        found = evaluate(
             adapter,
-            tasks=load_tasks(manager, names),
-            task_manager=manager,
-            num_fewshot=few_shot,
+            loaded,
             limit=limit,
             bootstrap_iters=_RESAMPLES,
             log_samples=False,
@@ -101,7 +113,7 @@ def run_harness(
         )
     assert found is not None
     kept = {key: found[key] for key in _KEPT if key in found}
-    settings = {"lm_eval": found["lm_eval_version"], "limit": limit, "chat_template": chat}
+    settings = {"lm_eval": version("lm_eval"), "limit": limit, "chat_template": chat}
     return json.loads(json.dumps({**kept, **settings, **adapter.get_model_info()}, default=_plain))
 
 
@@ -147,28 +159,23 @@ def find_tasks(tasks: Sequence[str], include_path: Path | None) -> tuple[Any, li
     return manager, names
 
 
-def load_tasks(manager: Any, names: Sequence[str]) -> list[Any]:
-    """The tasks and groups with their data.
+def load_tasks(manager: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The tasks and groups with their data, as the harness's `evaluate` takes them.
 
     Raises:
         DataError: a task file or its data cannot be loaded.
         ConfigurationError: tasks that run a model's output as code, or that show pictures.
     """
-    loaded: list[Any] = []
-    for name in names:
-        try:
-            found = manager.load([name])
-        except Exception as error:  # the hub, the file system and tasks' own code fail as they like
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise DataError(
-                f"--lm-eval {name}: the task or its data cannot be loaded ({reason}); check the "
-                "network, or give task and data with --include-path"
-            ) from error
-        for task_name, task in found["tasks"].items():
-            _check_task(task_name, task)
-        groups = found.get("groups") or {}
-        # A group brings its tasks along; a tag is the tasks themselves.
-        loaded += [groups[name]] if name in groups else found["tasks"].values()
+    try:
+        loaded = dict(manager.load(list(names)))
+    except Exception as error:  # the hub, the file system and tasks' own code fail as they like
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"--lm-eval {', '.join(names)}: a task or its data cannot be loaded ({reason}); check "
+            "the network, or give task and data with --include-path"
+        ) from error
+    for name, task in loaded["tasks"].items():
+        _check_task(name, task)
     return loaded
 
 
@@ -188,6 +195,29 @@ def _check_task(name: str, task: Any) -> None:
                 f"--lm-eval {name}: the metric {metric!r} is none of lm-evaluation-harness's own, "
                 "and code from the hub is not run unasked; use another, or trust_remote_code"
             )
+
+
+def _set_examples(task: Any, few_shot: int | None) -> None:
+    """How many examples a context has; a task that asks for 0 keeps that, as in the harness."""
+    own = task.get_config("num_fewshot")
+    if own is None or (few_shot is not None and own != 0):
+        task.set_config(key="num_fewshot", value=few_shot or 0)
+    task.set_fewshot_seed(seed=_SEED)
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seed the generators that tasks' own code shuffles by, as the harness's command line does."""
+    before = random.getstate(), np.random.get_state()
+    random.seed(0)
+    np.random.seed(_SEED)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 @contextmanager

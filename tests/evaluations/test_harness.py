@@ -101,6 +101,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory, model: Backbone, encoder: En
             "cache_dir": str(folder / "cache"),
         },
         "test_split": "test",
+        "fewshot_split": "test",
         "doc_to_text": "Q: {{question}}\nA:",
         "metadata": {"version": 1.0},
     }
@@ -189,6 +190,26 @@ def test_the_harness_reports_what_our_own_functions_say(
     assert found["bound"] == ("exact_likelihood" if causal else "nelbo")
     assert json.loads(json.dumps(found)) == found
     assert capsys.readouterr().out == ""
+
+
+def test_the_harness_s_own_door_gives_the_same(
+    model: Backbone, encoder: Encoder, tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)  # takes seconds
+    names = ["colour_write", "colour_choose"]
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    ours = adapter(model, encoder)
+    for shots in (None, 2):
+        theirs = lm_eval.simple_evaluate(
+            ours, tasks=names, task_manager=manager, num_fewshot=shots, log_samples=False
+        )
+        found = run(model, encoder, tasks, *names, few_shot=shots)
+        assert found["results"] == theirs["results"]
+        assert found["n-shot"] == theirs["n-shot"] == dict.fromkeys(names, shots or 0)
+        assert theirs["config"]["decoding"] == DECODING.model_dump()
 
 
 def requests(kind: str, arguments: list[tuple[Any, ...]], documents: list[int]) -> list[Any]:
