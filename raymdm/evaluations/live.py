@@ -40,11 +40,10 @@ class LiveView:
     ) -> None:
         self.tokenizer, self.shape, self.infill = tokenizer, shape, infill
         self.row, self.step, self.fresh = list(row), 0, set[int]()
+        self.drawn = self.seconds = 0.0
         self.slots = [at for at, token in enumerate(row) if token == shape.mask_token_id]
         self.started = time.monotonic()
-        self.live = Live(
-            self._shown(), console=console, refresh_per_second=_FRAMES_A_SECOND, transient=True
-        )
+        self.live = Live(self._shown(), console=console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> "LiveView":
         self.live.start()
@@ -55,24 +54,25 @@ class LiveView:
         self.live.stop()
 
     def watch(self, rows: list[int], states: Tensor) -> None:
-        """Show the state after a step: int64[1, number of slots]."""
+        """Show the state after a step, int64[1, number of slots], if it is time for a frame."""
         self.step += 1
-        self.fresh = set()
+        self.seconds = time.monotonic() - self.started
         for slot, token in zip(self.slots, states[0].tolist(), strict=True):
             if token != self.row[slot]:
                 self.row[slot] = token
                 self.fresh.add(slot)
-        self.live.update(self._shown())
+        if time.monotonic() - self.drawn > 1 / _FRAMES_A_SECOND:
+            self.live.update(self._shown(), refresh=True)
+            self.drawn, self.fresh = time.monotonic(), set()
 
     @property
     def figures(self) -> str:
         """`step 12  34/64 tokens  56 tokens/s`."""
         left = sum(self.row[slot] == self.shape.mask_token_id for slot in self.slots)
         written = len(self.slots) - left
-        seconds = max(time.monotonic() - self.started, 1e-9)
         return (
             f"step {self.step}  {written}/{len(self.slots)} tokens  "
-            f"{written / seconds:,.0f} tokens/s"
+            f"{written / max(self.seconds, 1e-9):,.0f} tokens/s"
         )
 
     def _shown(self) -> Group:
@@ -98,7 +98,7 @@ def styled_text(
         tokenizer: of the tokens.
         shape: names the special tokens.
         tokens: of the row.
-        fresh: places that were written in the last step.
+        fresh: places that were written since the last frame.
         given: places that were never masked; dim.
         ends: the first EOS ends the text.
     """

@@ -11,6 +11,7 @@ from raymdm.data.manifest import NAME, Manifest, read_manifest
 from raymdm.data.tokenizer import complete_tokenizer, load_tokenizer, vocabulary_size
 from raymdm.errors import CheckpointError, ConfigurationError
 from raymdm.models import Backbone, ModelShape, SpecialTokens, load_model, open_weights
+from raymdm.models.folder import resolve_folder
 from raymdm.training import RunDirectory
 
 _POSITIONS = ("max_position_embeddings", "max_sequence_length")
@@ -89,8 +90,13 @@ def open_subject(source: str, config: Config) -> Subject:
         assert manifest is not None
         run.check_data(config, manifest.fingerprint)
         return _checked(source, str(run.model), _prepared_encoder(config, manifest), manifest)
-    folder = Path(source)
-    if not folder.is_dir() or any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    folder = resolve_folder(source)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{source} is neither a run directory (with a config.yaml) nor a model folder (with a "
+            "config.json); give one, or a Hugging Face id"
+        )
+    if any((folder / name).is_file() for name in _TOKENIZER_FILES):
         tokenizer = load_tokenizer(source, config.prepare.trust_remote_code)
         tokenizer = complete_tokenizer(tokenizer, config.prepare.mask_token)
         encoder = Encoder(tokenizer, choose_template(tokenizer, config.prepare.template))
