@@ -17,7 +17,8 @@ def token_text(tokenizer: Any, token_id: int) -> str:
     """The text of one token: `" the"`, `"<|mask|>"`, `"⟨E2⟩"` for a byte of a longer character.
 
     Bytes that are no text on their own stand in angle brackets, as do characters that cannot be
-    seen (`⟨U+200D⟩`) and ids that the tokenizer does not know (`⟨id 999⟩`). New lines and tabs stay.
+    seen (`⟨U+200D⟩`) and ids that the tokenizer does not know (`⟨id 999⟩`). New lines and tabs
+    stay.
     """
     piece = _piece(tokenizer, token_id)
     if piece is None:
