@@ -33,7 +33,7 @@ class Report:
     model: str
     """What was evaluated, and which of its weights."""
     scores: Mapping[str, Summary]
-    """What the weights are called -> their figures, as in `scores.json`; the page is about the last.
+    """What the weights are called -> their figures, as in `scores.json`; the page is of the last.
 
     Read where they are there: task, split, items, accuracy, accuracy_standard_error,
     extraction_rate, extraction_rate_standard_error, figures (name -> value, standard_error),
@@ -42,7 +42,7 @@ class Report:
     """
     items: pd.DataFrame
     """A row per item of the last: item, correct, response, answer (None where there is none), and
-    where they are known prompt, reference_answer, nll, tokens, and the columns of `step_columns`."""
+    where known prompt, reference_answer, nll, tokens, and the columns of `step_columns`."""
     data: str = ""
     """Where the items come from; empty takes the split."""
     traces: Mapping[str, str] = field(default_factory=dict)
@@ -247,13 +247,9 @@ def _kinds(examples: Sequence[Example]) -> list[tuple[str, str]]:
     """The kinds to choose from, (name, label), those that occur."""
     found = {example.kind for example in examples}
     found |= {"over" for example in examples if example.over_denoised}
-    labels = {
-        "wrong": "wrong",
-        "unanswered": "no answer",
-        "over": "over-denoised",
-        "right": "right",
-    }
-    return [("all", "all"), *((name, label) for name, label in labels.items() if name in found)]
+    labels = {"unanswered": "no answer", "over": "over-denoised"}
+    kinds = [kind for kind in ("wrong", "unanswered", "over", "right") if kind in found]
+    return [("all", "all"), *((kind, labels.get(kind, kind)) for kind in kinds)]
 
 
 def _column(items: pd.DataFrame, name: str) -> dict[str, bool]:
