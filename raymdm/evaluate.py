@@ -27,10 +27,15 @@ from raymdm.command import (
 )
 from raymdm.config import Config
 from raymdm.errors import ConfigurationError
-from raymdm.evaluations.run import Evaluation, evaluate_rows, evaluate_run
-from raymdm.evaluations.show import print_scores
+from raymdm.evaluations.harness import require_harness, run_harness
+from raymdm.evaluations.pages import write_page
+from raymdm.evaluations.report import Report, write_report
+from raymdm.evaluations.run import Evaluation, evaluate_rows, evaluate_run, fixed_decoding
+from raymdm.evaluations.show import print_harness, print_scores
 from raymdm.evaluations.subject import is_run, open_subject
 from raymdm.training import RunDirectory
+from raymdm.training.run_directory import write_json
+from raymdm.training.worker import pick_device
 
 
 @reports_errors
@@ -130,7 +135,7 @@ def main(
 def score_run(run: RunDirectory, config: Config, verbose: bool) -> None:
     """Score a run on its own prepared rows, and report."""
     found = evaluate_run(run, config, progress=True, verbose=verbose)
-    show(run.path.name, run.path, found)
+    show(run.path.name, str(run.path), run.path, found, config.data.folder)
 
 
 def score_rows(model: str, rows: str, config: Config, out: Path | None, verbose: bool) -> None:
@@ -139,7 +144,7 @@ def score_rows(model: str, rows: str, config: Config, out: Path | None, verbose:
     folder = out or default_folder(model, config.task.name)
     check_place("--out", folder)
     found = evaluate_rows(subject, rows, config, folder, progress=True, verbose=verbose)
-    show(Path(model).name, folder, found)
+    show(Path(model).name, model, folder, found, rows)
 
 
 def default_folder(model: str, task: str) -> Path:
@@ -148,14 +153,58 @@ def default_folder(model: str, task: str) -> Path:
     return Path(model) / name if is_run(model) else Path(f"{Path(model).name}-{name}")
 
 
-def show(name: str, folder: Path, found: Evaluation) -> None:
+def show(name: str, model: str, folder: Path, found: Evaluation, data: str = "") -> None:
     """The figures on the terminal, and the pages in the folder."""
     final = found.summary
-    report = write_pages(folder, found)
     trained = f"step {final['step']}" if final.get("step") is not None else name
     weights = {"start": found.start, trained: final}
+    scores = {each: score for each, score in weights.items() if score}
+    for page, text in found.pages.items():
+        write_page(folder / "traces" / page, text)
+    items = found.items
+    traces = {}
+    if "page_name" in items:
+        traced = items[items["page_name"].notna()]
+        traces = {
+            item: f"traces/{page}"
+            for item, page in zip(traced["item"], traced["page_name"], strict=True)
+        }
+    report = Report(name, model, scores, items, data, traces)
+    written = write_report(folder, report)
     title = f"{name}: {final['task']}, {final['items']} rows of {final['split']}"
-    print_scores(title, {each: score for each, score in weights.items() if score}, report)
+    print_scores(title, scores, written)
+
+
+def score_harness(
+    model: str,
+    tasks: list[str],
+    include_path: Path | None,
+    config: Config,
+    out: Path | None,
+) -> None:
+    """Score a model on tasks of lm-evaluation-harness, and report."""
+    folder = out or default_folder(model, "lm-eval")
+    check_place("--out", folder)
+    require_harness()
+    subject = open_subject(model, config)
+    section = config.evaluation
+    if subject.manifest is not None:
+        section = fixed_decoding(config, subject.manifest).evaluation
+    results = run_harness(
+        subject.load(pick_device(config)),
+        subject.encoder,
+        [task for given in tasks for task in given.split(",")],
+        section.decoding,
+        section.nelbo,
+        limit=section.limit,
+        include_path=include_path,
+        batch_size=section.batch_size,
+        trust_remote_code=config.prepare.trust_remote_code,
+        progress=True,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "results.json", results)
+    print_harness(Path(model).name, results, folder / "results.json")
 
 
 if __name__ == "__main__":

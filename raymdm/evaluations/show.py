@@ -45,6 +45,25 @@ def print_scores(title: str, scores: dict[str, dict[str, Any]], written: Path) -
     console.print(str(written), soft_wrap=True)
 
 
+def print_harness(title: str, results: dict[str, Any], written: Path) -> None:
+    """The figures of lm-evaluation-harness, as its `results` has them: one row for each."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("task")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for task, figures in results["results"].items():
+        for key, value in figures.items():
+            name, _, filtered = key.partition(",")
+            if isinstance(value, str) or not filtered or name.endswith("_stderr"):
+                continue
+            error = figures.get(f"{name}_stderr,{filtered}")
+            shown = f"{value:.4f}" + (f" ± {error:.4f}" if isinstance(error, float) else "")
+            table.add_row(task, name if filtered == "none" else f"{name} ({filtered})", shown)
+    console = Console()
+    console.print(table)
+    console.print(str(written), soft_wrap=True)
+
+
 def sampler_line(score: dict[str, Any]) -> str:
     """The sampler's full settings in one line, those that are not set left out."""
     given = {key: value for key, value in score["decoding"].items() if value not in (None, False)}
@@ -57,7 +76,7 @@ def _share(figure: dict[str, float]) -> str:
 
 def _denoising_line(rates: dict[str, Any]) -> str:
     return (
-        f"of {rates['items']} traced items {_share(rates['right_at_some_step'])} were right at some "
-        f"step, {_share(rates['right_at_end'])} at the end; over-denoised: "
+        f"of {rates['items']} traced items {_share(rates['right_at_some_step'])} were right at "
+        f"some step, {_share(rates['right_at_end'])} at the end; over-denoised: "
         f"{_share(rates['over_denoised'])}"
     )

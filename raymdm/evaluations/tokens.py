@@ -17,7 +17,8 @@ def token_text(tokenizer: Any, token_id: int) -> str:
     """The text of one token: `" the"`, `"<|mask|>"`, `"⟨E2⟩"` for a byte of a longer character.
 
     Bytes that are no text on their own stand in angle brackets, as do characters that cannot be
-    seen (`⟨U+200D⟩`) and ids that the tokenizer does not know (`⟨id 999⟩`). New lines and tabs stay.
+    seen (`⟨U+200D⟩`) and ids that the tokenizer does not know (`⟨id 999⟩`). New lines and tabs
+    stay.
     """
     piece = _piece(tokenizer, token_id)
     if piece is None:
@@ -25,11 +26,11 @@ def token_text(tokenizer: Any, token_id: int) -> str:
     text = tokenizer.decode(
         [token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False
     )
-    if _REPLACEMENT in text or not text:
-        text = _from_bytes(piece) or text
-    elif piece.startswith(_WORD_START) and not text.startswith(" "):
+    if piece.startswith(_WORD_START):
         # Decoders of this kind drop the space that a text would start with.
-        text = f" {text}"
+        text = text if text.startswith(" ") else f" {text}"
+    elif _REPLACEMENT in text or not text:
+        text = _from_bytes(piece) or text
     return "".join(map(_visible, text)) or f"⟨id {token_id}⟩"
 
 

@@ -8,12 +8,13 @@ opens at a step by `#step=12`. A trace of 128 steps and 512 tokens takes about a
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from raymdm.decoding import Trace
 from raymdm.evaluations.pages import render, write_page
@@ -22,106 +23,132 @@ from raymdm.verdict.items import first_right_step, over_denoised
 
 Value = TypeVar("Value")
 
+READ_BY_SCRIPT = (
+    *("ids", "tokens", "mask", "eos", "positions", "start", "states", "predictions", "confidence"),
+    *("answers", "correct"),
+)
+"""Fields that the page holds as JSON; the others are text in it."""
 MOST_RUNS = 5
 """Unbroken runs of right steps that are linked at the top; the strip shows all of them."""
 
 
 @dataclass(frozen=True)
 class ItemTrace:
-    """Everything that the page of one item shows."""
+    """Everything that the page of one item shows, as plain JSON can hold it.
+
+    `as_json` gives that, `ItemTrace(**json)` takes it back. A token is a number into the lists
+    `ids` and `tokens`, so that each text is kept once. S steps, n positions.
+    """
 
     id: str
     prompt: str
-    reference: str
-    """Text of the reference answer; empty where there is none."""
-    tokens: Mapping[int, str]
-    """Readable text of every token id in the arrays."""
-    mask_token_id: int
-    eos_token_id: int
-    start: npt.NDArray[np.int64]
-    """[n], what the first step read: all masks."""
-    states: npt.NDArray[np.int64]
-    """[S, n], right after each step, masks included."""
-    predictions: npt.NDArray[np.int64]
-    """[S, n], the full prediction of each step."""
-    confidence: npt.NDArray[np.float32]
-    """[S, n], probability of the predicted tokens; NaN where nothing was predicted."""
-    positions: npt.NDArray[np.int64]
+    reference_answer: str
+    """Empty where there is none."""
+    ids: list[int]
+    """Vocabulary id of every token that occurs."""
+    tokens: list[str]
+    """Its readable text."""
+    mask: int
+    """The mask's number in these lists."""
+    eos: int
+    """That of EOS; -1 where it does not occur."""
+    positions: list[int]
     """[n], counted from the first that was written."""
-    texts: Sequence[str]
+    start: list[int]
+    """[n], what the first step read: all masks."""
+    states: list[list[int]]
+    """[S][n], right after each step, masks included."""
+    predictions: list[list[int]]
+    """[S][n], the full prediction of each step."""
+    confidence: list[list[float | None]]
+    """[S][n], probability of the predicted tokens, three digits; None where there are none."""
+    texts: list[str]
     """[S], the text of each step's prediction up to its first EOS."""
-    answers: Sequence[str | None]
+    answers: list[str | None]
     """[S], the answer found in each of them."""
-    correct: Sequence[bool | None]
+    correct: list[bool | None]
     """[S], whether each is right; None where nothing scores it."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any]
     """All settings of the sampler."""
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """What else the page names: model, data set, task."""
+    model: str
+    data: str
 
     @property
     def scored(self) -> bool:
         """Whether right and wrong are known at every step."""
         return bool(self.correct) and None not in self.correct
 
+    def as_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
 
 def item_trace(
     trace: Trace,
     tokenizer: Any,
-    prompt: str,
+    prompt: Sequence[int],
     eos_token_id: int,
     score: Callable[[str], float] | None,
     *,
-    id: str,
+    item_id: str,
+    reference_answer: str = "",
     extract: Callable[[str], str | None] = lambda text: None,
-    reference: str = "",
     settings: Mapping[str, Any] | None = None,
-    facts: Mapping[str, str] | None = None,
+    model: str = "",
+    data: str = "",
 ) -> ItemTrace:
     """A trace with its texts, answers and scores. Equal texts are scored once.
 
     Args:
         trace: of one response.
-        tokenizer: that wrote the prompt.
-        prompt: its text.
+        tokenizer: of the model.
+        prompt: token ids.
         eos_token_id: ends the text of a step.
-        score: text of a response -> 1.0 for right; None where there is no reference.
-        id: the item's name.
+        score: text of a response -> 1.0 for right; None where nothing scores it.
+        item_id: the item's name.
+        reference_answer: its text.
         extract: text of a response -> the answer in it.
-        reference: text of the reference answer.
         settings: of the sampler, all of them.
-        facts: what else the page names, such as the model.
+        model: what wrote the response.
+        data: where the item comes from.
     """
-    states, predictions = trace.states.numpy(), trace.predictions.numpy()
-    start = trace.start.numpy()
-    seen = np.unique(np.concatenate([start, states.ravel(), predictions.ravel()]))
-    texts = [_text(tokenizer, row, eos_token_id) for row in predictions.tolist()]
-    right = None if score is None else _once(lambda text: score(text) >= 1.0, texts)
+    ids, numbers = np.unique(
+        np.concatenate([trace.start[None], trace.states, trace.predictions]), return_inverse=True
+    )
+    steps = len(trace.states)
+    start, states, predictions = np.split(numbers.reshape(2 * steps + 1, -1), [1, steps + 1])
+    place = {int(number): place for place, number in enumerate(ids)}
+    sure = trace.confidence.numpy().astype(np.float64).round(3)
+    texts = [_text(tokenizer, row, eos_token_id) for row in trace.predictions.tolist()]
+    right = _once(lambda text: None if score is None else score(text) >= 1.0, texts)
     answers = _once(extract, texts)
     return ItemTrace(
-        id=id,
-        prompt=prompt,
-        reference=reference,
-        tokens={int(number): token_text(tokenizer, int(number)) for number in seen},
-        mask_token_id=int(start[0]),
-        eos_token_id=eos_token_id,
-        start=start,
-        states=states,
-        predictions=predictions,
-        confidence=trace.confidence.numpy(),
-        positions=trace.positions.numpy() - int(trace.positions[0]),
+        id=item_id,
+        prompt=str(tokenizer.decode(prompt)),
+        reference_answer=reference_answer,
+        ids=list(place),
+        tokens=[token_text(tokenizer, number) for number in place],
+        mask=int(start[0, 0]),
+        eos=place.get(eos_token_id, -1),
+        positions=(trace.positions - trace.positions[0]).tolist(),
+        start=start[0].tolist(),
+        states=states.tolist(),
+        predictions=predictions.tolist(),
+        confidence=np.where(np.isfinite(sure), sure, None).tolist(),
         texts=texts,
         answers=[answers[text] for text in texts],
-        correct=[None if right is None else right[text] for text in texts],
+        correct=[right[text] for text in texts],
         settings=dict(settings or {}),
-        facts=dict(facts or {}),
+        model=model,
+        data=data,
     )
 
 
 def page_name(item: str) -> str:
     """File name of an item's page: readable, safe on every file system, its own for every id."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", item).strip("-.")[:60]
-    return f"{readable or 'item'}-{hashlib.sha256(_bytes(item)).hexdigest()[:8]}.html"
+    name = item.encode("utf-8", errors="surrogatepass")
+    return f"{readable or 'item'}-{hashlib.sha256(name).hexdigest()[:8]}.html"
 
 
 def write_trace(folder: Path, item: ItemTrace, report: str | None = None) -> Path:
@@ -148,10 +175,10 @@ def render_trace(item: ItemTrace, report: str | None = None) -> str:
         report=report,
         kind=kind,
         sentence=sentence,
-        right=_runs(item.correct),
+        right=list(_runs(item.correct)),
         most_runs=MOST_RUNS,
         final_answer=item.answers[-1],
-        payload=payload(item),
+        steps={name: getattr(item, name) for name in READ_BY_SCRIPT},
     )
 
 
@@ -170,45 +197,12 @@ def outcome(item: ItemTrace) -> tuple[str, str]:
     return "right", f"Right at the end, and since step {first}"
 
 
-def payload(item: ItemTrace) -> dict[str, Any]:
-    """What the script reads, as plain JSON.
-
-    Tokens are numbers into the lists `ids` and `tokens`, so that each text is written once;
-    confidences have three digits, null where nothing was predicted.
-    """
-    ids = sorted(item.tokens)
-    place = np.zeros(max(ids) + 1, dtype=np.int64)
-    place[ids] = np.arange(len(ids))
-    known = np.isfinite(item.confidence)
-    rounded = np.round(item.confidence.astype(np.float64), 3)
-    return {
-        "ids": ids,
-        "tokens": [item.tokens[number] for number in ids],
-        "mask": int(place[item.mask_token_id]),
-        "eos": int(place[item.eos_token_id]) if item.eos_token_id in item.tokens else -1,
-        "positions": item.positions.tolist(),
-        "start": place[item.start].tolist(),
-        "states": place[item.states].tolist(),
-        "predictions": place[item.predictions].tolist(),
-        "confidence": np.where(known, rounded, None).tolist(),
-        "answers": list(item.answers),
-        "correct": list(item.correct),
-    }
-
-
-def _runs(correct: Sequence[bool | None]) -> list[tuple[int, int]]:
+def _runs(correct: Sequence[bool | None]) -> Iterator[tuple[int, int]]:
     """First and last step, from 1, of each unbroken run of right steps."""
-
-    def runs() -> Iterator[tuple[int, int]]:
-        first = 0
-        for step, right in enumerate([*correct, False], start=1):
-            if right and not first:
-                first = step
-            elif first and not right:
-                yield first, step - 1
-                first = 0
-
-    return list(runs())
+    for right, run in groupby(enumerate(correct, start=1), key=itemgetter(1)):
+        if right:
+            steps = [step for step, _ in run]
+            yield steps[0], steps[-1]
 
 
 def _text(tokenizer: Any, ids: list[int], eos_token_id: int) -> str:
@@ -220,7 +214,3 @@ def _text(tokenizer: Any, ids: list[int], eos_token_id: int) -> str:
 def _once(function: Callable[[str], Value], texts: Sequence[str]) -> dict[str, Value]:
     """The function's value for each distinct text."""
     return {text: function(text) for text in dict.fromkeys(texts)}
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", errors="surrogatepass")

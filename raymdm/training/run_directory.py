@@ -225,6 +225,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def first_difference(was: Any, now: Any, path: str = "") -> tuple[str, Any, Any]:
+    """The first key in which two nested mappings differ, dotted, with its two values."""
     if isinstance(was, dict) and isinstance(now, dict):
         for key in [*was, *(k for k in now if k not in was)]:
             if was.get(key) != now.get(key):

@@ -1,19 +1,22 @@
 """Figures over the items of one evaluation, each with its uncertainty.
 
-The replicate is the item: what is stated is how far a figure would move with other items of the same
-kind, for this one model. How far it moves with another seed is the business of `statistics`.
+The replicate is the item: what is stated is how far a figure would move with other items of the
+same kind, for this one model. How far it moves with another seed is the business of `statistics`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from raymdm.verdict.statistics import UNDEFINED, Interval
+
+RATES = ("right_at_end", "right_at_some_step", "over_denoised", "first_right_step")
+"""The figures of `StepRates`."""
 
 
 class Estimate(NamedTuple):
@@ -34,6 +37,11 @@ class StepRates:
     """Right at some step, wrong at the end: the first of these shares against the second."""
     first_right_step: Estimate
     """Mean over the items that were right at some step; steps count from 1."""
+
+    def as_json(self) -> dict[str, Any]:
+        """`{"items": n, "right_at_end": {"value": …, "standard_error": …}, …}`."""
+        figures = {name: getattr(self, name) for name in RATES}
+        return {"items": self.items, **{name: each._asdict() for name, each in figures.items()}}
 
 
 def share(yes: Sequence[float]) -> Estimate:

@@ -94,6 +94,11 @@ def test_rates_over_a_set():
     assert rates.right_at_some_step.value == 0.75
     assert rates.over_denoised == (0.25, pytest.approx(sqrt(0.25 * 0.75 / 4)))
     assert rates.first_right_step == (2.0, pytest.approx(1 / sqrt(3)))
+    assert rates.as_json()["items"] == 4
+    assert rates.as_json()["over_denoised"] == {
+        "value": 0.25,
+        "standard_error": pytest.approx(sqrt(0.25 * 0.75 / 4)),
+    }
 
 
 def test_items_without_a_trace_do_not_count():
