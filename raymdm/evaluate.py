@@ -27,6 +27,7 @@ from raymdm.command import (
 )
 from raymdm.config import Config
 from raymdm.errors import ConfigurationError
+from raymdm.evaluations.elsewhere import evaluate_predictions
 from raymdm.evaluations.harness import require_harness, run_harness
 from raymdm.evaluations.pages import write_page
 from raymdm.evaluations.report import Report, write_report
@@ -145,6 +146,16 @@ def score_rows(model: str, rows: str, config: Config, out: Path | None, verbose:
     check_place("--out", folder)
     found = evaluate_rows(subject, rows, config, folder, progress=True, verbose=verbose)
     show(Path(model).name, model, folder, found, rows)
+
+
+def score_predictions(
+    predictions: Path, gold: Path | None, config: Config, out: Path | None
+) -> None:
+    """Score responses from elsewhere, and report."""
+    folder = out or Path(f"{predictions.stem}-evaluation-{config.task.name.replace(':', '-')}")
+    check_place("--out", folder)
+    found = evaluate_predictions(predictions, gold, config, folder)
+    show(predictions.name, str(predictions), folder, found, str(gold or predictions))
 
 
 def default_folder(model: str, task: str) -> Path:

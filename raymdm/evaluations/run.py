@@ -21,7 +21,7 @@ from raymdm.evaluations.pool import run_chunks
 from raymdm.evaluations.result_file import ResultFile
 from raymdm.evaluations.scoring import Record, Scoring
 from raymdm.evaluations.subject import Subject, open_subject
-from raymdm.evaluations.summary import summarize
+from raymdm.evaluations.summary import Sampler, summarize
 from raymdm.progress import counting
 from raymdm.tasks import get_task
 from raymdm.training import RunDirectory
@@ -179,10 +179,9 @@ def _evaluation(
     table = pd.DataFrame(records)
     summary = summarize(
         table,
-        scoring.config,
+        Sampler(scoring.config.evaluation, subject.shape.causal),
         get_task(scoring.task),
         rows=rows,
-        causal=subject.shape.causal,
         seconds=seconds,
     )
     return Evaluation(summary, table, pages)

@@ -132,14 +132,15 @@ class Scorer:
             shown = item_trace(
                 trace,
                 tokenizer,
-                record["prompt"],
+                item.prompt,
                 self.subject.shape.eos_token_id,
                 lambda text: score_item(self.task, text, item),
-                id=item.id,
+                item_id=item.id,
                 extract=self.task.extract,
-                reference=record["reference_answer"],
+                reference_answer=record["reference_answer"],
                 settings=self.config.evaluation.decoding.model_dump(),
-                facts={"model": self.subject.source, "task": self.task.name},
+                model=self.subject.source,
+                data=self.task.name,
             )
             record["page_name"] = page_name(item.id)
             record["page"] = render_trace(shown, "../report.html")

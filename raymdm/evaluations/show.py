@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_UNMATCHED = ("predictions_without_gold", "gold_without_prediction")
+
 
 def print_scores(title: str, scores: dict[str, dict[str, Any]], written: Path) -> None:
     """One row for each set of weights, then what they were measured with.
@@ -16,29 +18,35 @@ def print_scores(title: str, scores: dict[str, dict[str, Any]], written: Path) -
         written: where the figures are.
     """
     last = list(scores.values())[-1]
-    exact = last["bound"] == "exact_likelihood"
+    exact, measured = last.get("bound") == "exact_likelihood", "bound" in last
     figures = list(last["figures"])
     table = Table(title=title, title_justify="left")
     table.add_column("weights")
-    likelihood = ["NLL nats/token" if exact else "NELBO nats/token", "perplexity"]
+    nats = "NLL nats/token" if exact else "NELBO nats/token"
+    likelihood = [nats, "perplexity"] if measured else []
     for column in ("accuracy", "95% interval", "answers found", *figures, *likelihood):
         table.add_column(column, justify="right")
     for name, score in scores.items():
         low, high = score["accuracy_interval"]
-        table.add_row(
-            name,
+        cells = [
             f"{score['accuracy']:.1%} ± {score['accuracy_standard_error']:.1%}",
             f"{low:.1%} to {high:.1%}",
             f"{score['extraction_rate']:.1%}",
             *(_share(score["figures"][figure]) for figure in figures),
-            f"{score['nelbo_per_token']:.4f} ± {score['nelbo_standard_error']:.4f}",
-            f"{'' if exact else '≤ '}{score['perplexity_bound']:.4g}",
-        )
+        ]
+        if measured:
+            cells.append(f"{score['nelbo_per_token']:.4f} ± {score['nelbo_standard_error']:.4f}")
+            cells.append(f"{'' if exact else '≤ '}{score['perplexity_bound']:.4g}")
+        table.add_row(name, *cells)
     console = Console()
     console.print(table)
-    masks = "the likelihood is exact" if exact else "the NELBO's over its random masks"
-    console.print(f"± standard errors: over the items; {masks}.", style="dim")
-    console.print(sampler_line(last), style="dim", soft_wrap=True)
+    masks = "; the likelihood is exact" if exact else "; the NELBO's over its random masks"
+    console.print(f"± standard errors over the items{masks * measured}.", style="dim")
+    if measured:
+        console.print(sampler_line(last), style="dim", soft_wrap=True)
+    unmatched = {key: last.get(key) for key in _UNMATCHED if last.get(key)}
+    for key, count in unmatched.items():
+        console.print(f"{count} {key.replace('_', ' ')}: not scored", soft_wrap=True)
     rates = last.get("denoising")
     if rates:
         console.print(_denoising_line(rates), soft_wrap=True)

@@ -1,12 +1,13 @@
 """The figures of an evaluation, each with its uncertainty and with all that it depends on."""
 
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from raymdm.config import Config
+from raymdm.config.evaluation import EvaluationSection
 from raymdm.diffusion import perplexity_bound
 from raymdm.tasks import TaskSpec
 from raymdm.verdict.items import Estimate, ratio_of_sums, share, step_rates, wilson
@@ -14,8 +15,30 @@ from raymdm.verdict.items import Estimate, ratio_of_sums, share, step_rates, wil
 _PACKAGES = ("raymdm", "torch", "transformers", "math-verify", "reasoning-gym")
 
 
+@dataclass(frozen=True)
+class Sampler:
+    """What responses were written with, and how their likelihood was measured."""
+
+    evaluation: EvaluationSection
+    causal: bool
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that two scores must share to be compared, and what follows from the model."""
+        return {
+            "bound": "exact_likelihood" if self.causal else "nelbo",
+            "nelbo": self.evaluation.nelbo.model_dump(),
+            "sampler": "left_to_right" if self.causal else "masked",
+            "decoding": self.evaluation.decoding.model_dump(),
+        }
+
+
 def summarize(
-    table: pd.DataFrame, config: Config, task: TaskSpec, *, rows: str, causal: bool, seconds: float
+    table: pd.DataFrame,
+    sampler: Sampler | None,
+    task: TaskSpec,
+    *,
+    rows: str,
+    seconds: float,
 ) -> dict[str, Any]:
     """The figures over all items.
 
@@ -26,10 +49,9 @@ def summarize(
     Args:
         table: a row per item: correct, answer, nll, nll_variance, tokens; counts and the columns of
             traces where there are any.
-        config: that the items were scored with.
+        sampler: that wrote the responses; None where that is not known, nor any likelihood.
         task: names the figures beside accuracy.
         rows: which rows these are: a split, or a file.
-        causal: whether the model is.
         seconds: that scoring took.
     """
     correct = table["correct"].to_numpy()
@@ -44,14 +66,11 @@ def summarize(
         "extraction_rate": extracted.value,
         "extraction_rate_standard_error": extracted.standard_error,
         "figures": figures(table, task),
-        **likelihood(table),
-        "bound": "exact_likelihood" if causal else "nelbo",
-        "nelbo": config.evaluation.nelbo.model_dump(),
-        "sampler": "left_to_right" if causal else "masked",
-        "decoding": config.evaluation.decoding.model_dump(),
         "versions": {name: metadata.version(name) for name in _PACKAGES},
         "seconds": seconds,
     }
+    if sampler is not None:
+        summary |= {**likelihood(table), **sampler.settings()}
     rates = step_rates(table)
     if rates is not None:
         summary["denoising"] = {
