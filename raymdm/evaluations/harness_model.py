@@ -120,6 +120,8 @@ class HarnessModel(LM):
         if not str(size).isdecimal():
             raise ConfigurationError(f"batch_size {size!r}: give a number; it is not found here")
         device = torch.device(more.get("device") or "cpu")
+        if device.type == "cuda" and not torch.cuda.is_available():
+            device = torch.device("cpu")  # cuda:0 is the harness's default everywhere
         return cls(
             subject.load(device),
             subject.encoder,
