@@ -209,6 +209,12 @@ def test_unequal_mathematics(gold: str, answer: str) -> None:
     assert not verify(gold, answer)
 
 
+def test_the_gold_answer_comes_first() -> None:
+    """Of the two only the prediction may be an equation that works the answer out."""
+    assert verify("5", "3 + 2 = 5")
+    assert not verify("3 + 2 = 5", "5")
+
+
 LISTS: list[tuple[str, list[str | int | float], tuple[int, int]]] = [
     # a response, the gold answers, (right, predicted)
     (r"\boxed{52.1}", [52.1], (1, 1)),
