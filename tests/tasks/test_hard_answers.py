@@ -283,6 +283,7 @@ EXPRESSIONS = [
     ("<answer>30 + 93</answer> no, <answer>30 + 93 - 100</answer>", 1.0),
     ("<answer>30 + 93 - 100 = 24</answer>", 0.0),  # says something else than it is
     ("<answer>30 + 93 - 100 + 30 - 30</answer>", 0.0),  # a number twice
+    ("<answer>30 * 93 - 100</answer>", 0.0),  # another value
     ("<answer>93 - 70</answer>", 0.0),  # not the numbers given
     ("<answer>23</answer>", 0.0),
     ("<answer>30 + 93 - 10 * 10</answer>", 0.0),
