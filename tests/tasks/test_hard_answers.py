@@ -209,6 +209,12 @@ def test_unequal_mathematics(gold: str, answer: str) -> None:
     assert not verify(gold, answer)
 
 
+def test_the_gold_answer_comes_first() -> None:
+    """Of the two only the prediction may be an equation that works the answer out."""
+    assert verify("5", "3 + 2 = 5")
+    assert not verify("3 + 2 = 5", "5")
+
+
 LISTS: list[tuple[str, list[str | int | float], tuple[int, int]]] = [
     # a response, the gold answers, (right, predicted)
     (r"\boxed{52.1}", [52.1], (1, 1)),
@@ -277,6 +283,7 @@ EXPRESSIONS = [
     ("<answer>30 + 93</answer> no, <answer>30 + 93 - 100</answer>", 1.0),
     ("<answer>30 + 93 - 100 = 24</answer>", 0.0),  # says something else than it is
     ("<answer>30 + 93 - 100 + 30 - 30</answer>", 0.0),  # a number twice
+    ("<answer>30 * 93 - 100</answer>", 0.0),  # another value
     ("<answer>93 - 70</answer>", 0.0),  # not the numbers given
     ("<answer>23</answer>", 0.0),
     ("<answer>30 + 93 - 10 * 10</answer>", 0.0),

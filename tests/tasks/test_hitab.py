@@ -93,6 +93,7 @@ def test_of_overlapping_regions_the_first_counts_and_edges_are_cut(tmp_path: Pat
     beyond = {"first_row": 3, "last_row": 9, "first_column": 2, "last_column": 9}
     text = as_html(read(tmp_path, merged_regions=[first, other, beyond]))
     assert text.count("span") == 2
+    assert "c &lt; d" in text
     assert '<th colspan="2">east</th>' in text
     assert '<td colspan="2"></td></tr>\n</table>' in text
 

@@ -69,7 +69,9 @@ def is_alive(process: int) -> bool:
 def wait_for_end(process: int, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while is_alive(process):
-        assert time.monotonic() < deadline, f"process {process} is still there"
+        if time.monotonic() > deadline:
+            os.kill(process, signal.SIGKILL)
+            pytest.fail(f"process {process} was still there")
         time.sleep(0.05)
 
 
