@@ -1,5 +1,6 @@
 """The figures of an evaluation as a table on the terminal."""
 
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,10 @@ def sampler_line(score: dict[str, Any]) -> str:
 
 
 def _share(figure: dict[str, float]) -> str:
-    return f"{figure['value']:.1%} ± {figure['standard_error']:.1%}"
+    value, error = figure["value"], figure["standard_error"]
+    if not isfinite(value):
+        return "–"
+    return f"{value:.1%} ± {error:.1%}" if isfinite(error) else f"{value:.1%}"
 
 
 def _denoising_line(rates: dict[str, Any]) -> str:
