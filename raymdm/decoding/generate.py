@@ -12,7 +12,7 @@ from raymdm.decoding.left_to_right import LeftToRight, check_left_to_right
 from raymdm.decoding.sampler import Denoiser, Watch
 from raymdm.decoding.schedule import block_schedules, fixed_length
 from raymdm.decoding.trace import Recorder, Trace
-from raymdm.errors import ConfigurationError, DataError
+from raymdm.errors import ConfigurationError
 from raymdm.models import Backbone
 
 
@@ -149,7 +149,6 @@ def infill(
 
     Raises:
         ConfigurationError: a causal model, a cache, or steps that a row's blocks cannot share.
-        DataError: an empty row.
     """
     if model.shape.causal:
         raise ConfigurationError(
@@ -162,10 +161,8 @@ def infill(
         )
     mask = model.shape.mask_token_id
     slots = [[at for at, token in enumerate(row) if token == mask] for row in rows]
-    for place, filling in enumerate(slots):
-        if not rows[place]:
-            raise DataError(f"row {place} to infill is empty")
-        if settings.threshold is None:
+    if settings.threshold is None:
+        for filling in slots:
             block_schedules(settings, len(filling))
     filled, traces = _write(
         model, rows, slots, settings, trace, numbers, rollout, batch_size, watch, text=False

@@ -100,7 +100,7 @@ def block_schedules(settings: DecodingSection, tokens: int) -> list[list[int]]:
     if sizes and settings.steps % len(sizes):
         raise ConfigurationError(
             f"evaluation.decoding.steps {settings.steps} cannot be shared by {len(sizes)} blocks "
-            f"(response_length {tokens}, block_length {block}); choose a multiple of {len(sizes)}"
+            f"({tokens} tokens, block_length {block}); choose a multiple of {len(sizes)}"
         )
     return [_schedule(size, settings.steps // len(sizes), settings) for size in sizes]
 

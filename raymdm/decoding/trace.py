@@ -93,7 +93,10 @@ class Recorder:
         recorded.confidence += [torch.full(final.shape, torch.nan)] * steps
 
     def trace(self, row: int) -> Trace:
-        """All that was recorded of a row."""
+        """All that was recorded of a row; of one that had nothing to write, no steps."""
+        if row not in self._rows:
+            none, no_steps = torch.zeros(0, dtype=torch.long), torch.zeros(0, 0, dtype=torch.long)
+            return Trace(none, no_steps, no_steps, no_steps.float(), none)
         steps = self._rows[row]
         return Trace(
             start=steps.start,
