@@ -18,7 +18,7 @@ from raymdm.evaluations.pages import render, write_page
 from raymdm.verdict.items import StepRates, ratio_of_sums, step_rates, wilson
 from raymdm.verdict.wording import NOTHING
 
-MOST_LINKS = 60
+MOST_LINKS = 40
 """Trace pages that the report links; over-denoised items come first."""
 
 Summary = Mapping[str, Any]

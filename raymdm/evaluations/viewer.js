@@ -150,7 +150,7 @@
   }
 
   function play() {
-    if (timer !== null) return stop();
+    if (timer !== null) return go(step);
     if (step === steps - 1) show(0);
     element("play").textContent = "❚❚ pause";
     element("play").setAttribute("aria-label", "pause");

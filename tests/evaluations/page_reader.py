@@ -26,6 +26,7 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attributes)))
         if tag == "script":
             self.scripts.append((dict(attributes).get("type"), ""))
+        self.shown += " "
         if tag not in VOID:
             self.open.append(tag)
 
