@@ -136,6 +136,20 @@ def test_a_cut_loses_no_chunk_and_the_same_command_goes_on(
     assert "decoding.steps is None there and 1 here" in output
 
 
+def test_noise_belongs_to_the_prompt_whatever_shares_its_batch(
+    trained: tuple[RunDirectory, Config], tmp_path: Path
+):
+    run, _ = trained
+    noisy = ["1=", "1 + 1=", "1=", "1=", "--set", "evaluation.decoding.temperature=1.0"]
+    found = []
+    for size in (1, 3, 64):
+        out = tmp_path / f"{size}.jsonl"
+        command(run, *noisy, "--set", f"evaluation.batch_size={size}", "--out", out)
+        found.append([tuple(row["tokens"]) for row in rows_of(out)])
+    assert found[0] == found[1] == found[2]
+    assert len({found[0][0], found[0][2], found[0][3]}) > 1  # equal prompts have noise of their own
+
+
 @pytest.mark.ray
 def test_two_actors_give_the_file_that_this_process_gives(
     ray_cluster: None, trained: tuple[RunDirectory, Config], tmp_path: Path
