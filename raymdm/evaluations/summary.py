@@ -10,7 +10,7 @@ import pandas as pd
 from raymdm.config.evaluation import EvaluationSection
 from raymdm.diffusion import perplexity_bound
 from raymdm.tasks import TaskSpec
-from raymdm.verdict.items import Estimate, ratio_of_sums, share, step_rates, wilson
+from raymdm.verdict.items import ratio_of_sums, share, step_rates, wilson
 
 _PACKAGES = ("raymdm", "torch", "transformers", "math-verify", "reasoning-gym")
 
@@ -73,10 +73,7 @@ def summarize(
         summary |= {**likelihood(table), **sampler.settings()}
     rates = step_rates(table)
     if rates is not None:
-        summary["denoising"] = {
-            name: value._asdict() if isinstance(value, Estimate) else value
-            for name, value in vars(rates).items()
-        }
+        summary["denoising"] = rates.as_json()
     return summary
 
 
