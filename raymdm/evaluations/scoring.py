@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raymdm.command import import_modules
 from raymdm.config import Config
 from raymdm.config.data import TaskSection
 from raymdm.config.loading import fingerprint
@@ -45,6 +46,7 @@ class Scoring:
 
     def __call__(self) -> Callable[[list[Item]], list[Record]]:
         """Load the model; what scores items with it."""
+        import_modules(self.config.imports)  # in an actor nobody has
         subject = open_subject(self.source, self.config)
         device = pick_device(self.config)
         if self.start:
