@@ -77,9 +77,10 @@ def test_rows_may_hold_prediction_and_gold(tmp_path: Path) -> None:
             {"output": "so 3", "gold_raw": "#### 4", "prompt": "q", "gt_meta": {}},
             {"response": "4", "reference": {"answer": "#### 4"}},
             {"response": "4", "reference": '{"answer": "#### 5"}'},
+            {"output": "4", "ground_truth": "so #### 5", "prompt": "q"},
         ],
     )
-    assert scores(found) == {"0": 1.0, "1": 0.0, "2": 1.0, "3": 0.0}
+    assert scores(found) == {"0": 1.0, "1": 0.0, "2": 1.0, "3": 0.0, "4": 0.0}
 
 
 def answers_task() -> TaskSpec:
