@@ -24,7 +24,7 @@ def print_scores(title: str, scores: dict[str, dict[str, Any]], written: Path) -
     table = Table(title=title, title_justify="left")
     table.add_column("weights")
     nats = "NLL nats/token" if exact else "NELBO nats/token"
-    likelihood = [nats, "perplexity"] if measured else []
+    likelihood = [nats] if measured else []
     for column in ("accuracy", "95% interval", "answers found", *figures, *likelihood):
         table.add_column(column, justify="right")
     for name, score in scores.items():
@@ -37,13 +37,16 @@ def print_scores(title: str, scores: dict[str, dict[str, Any]], written: Path) -
         ]
         if measured:
             cells.append(f"{score['nelbo_per_token']:.4f} ± {score['nelbo_standard_error']:.4f}")
-            cells.append(f"{'' if exact else '≤ '}{score['perplexity_bound']:.4g}")
         table.add_row(name, *cells)
     console = Console()
     console.print(table)
     masks = "; the likelihood is exact" if exact else "; the NELBO's over its random masks"
     console.print(f"± standard errors over the items{masks * measured}.", style="dim")
     if measured:
+        bound = "" if exact else "at most "
+        console.print(
+            f"perplexity per token: {bound}{last['perplexity_bound']:.4g}", soft_wrap=True
+        )
         console.print(sampler_line(last), style="dim", soft_wrap=True)
     unmatched = {key: last.get(key) for key in _UNMATCHED if last.get(key)}
     for key, count in unmatched.items():
