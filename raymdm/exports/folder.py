@@ -94,16 +94,27 @@ def _write(
     card.save(folder / "README.md")
 
 
+_ALGORITHMS = {
+    "probability": "maskgit_plus",
+    "margin": "topk_margin",
+    "entropy": "entropy",
+    "random": "origin",
+}
+"""Dream's names of the confidences."""
+
+
 def generation_defaults(config: Config, shape: ModelShape) -> dict[str, Any]:
     """How the run's responses were decoded, in Dream's keys where it has them."""
     decoding = config.evaluation.decoding
     length = decoding.response_length
     return {
-        "alg": "left_to_right" if shape.causal else "maskgit_plus",
+        "alg": "left_to_right" if shape.causal else _ALGORITHMS[decoding.confidence],
         "block_length": decoding.block_length or length,
         "max_new_tokens": length,
         "steps": decoding.steps or length,
-        "temperature": 0.0,
+        "temperature": decoding.temperature,
+        "top_p": decoding.top_p,
+        "top_k": decoding.top_k,
         "mask_token_id": shape.mask_token_id,
         "eos_token_id": shape.eos_token_id,
         "pad_token_id": shape.pad_token_id,

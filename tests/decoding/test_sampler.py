@@ -149,9 +149,9 @@ def test_a_row_whose_text_stands_up_to_its_eos_is_finished(trace: bool):
 
 
 def test_stopping_at_eos_changes_nothing_of_the_text(model: Backbone):
-    prompts = [[a, b] for a in range(8) for b in range(4)]
-    whole = generate(model, prompts, settings_of(16, temperature=1.5))
-    stopped = generate(model, prompts, DecodingSection(response_length=16, temperature=1.5))
+    prompts = [[a, b] for a in range(16) for b in range(4)]
+    whole = generate(model, prompts, settings_of(16, temperature=6.0))
+    stopped = generate(model, prompts, DecodingSection(response_length=16, temperature=6.0))
     ended = [row.index(EOS) for row in whole if EOS in row]
     assert len(ended) > 3
     for row, short in zip(whole, stopped, strict=True):
