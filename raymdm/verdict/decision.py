@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from raymdm.errors import ConfigurationError
-from raymdm.verdict import statistics
+from raymdm.verdict import power, statistics
 from raymdm.verdict.outcomes import one_row_per_run, outcomes
 from raymdm.verdict.statistics import LEVEL, UNDEFINED, Interval, Scores
 
@@ -194,7 +194,7 @@ def _against(
         "variance_ratio": ratio,
         "variance_ratio_interval": ratio_interval,
         "rests_on_normality": floor * comparisons > LEVEL,
-        "seeds_needed": statistics.seeds_needed(first, second, target, comparisons),
+        "seeds_needed": power.seeds_needed(first, second, target, comparisons),
         "seeds_needed_for": target,
     }
 

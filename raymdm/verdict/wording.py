@@ -3,7 +3,8 @@
 from math import floor, isfinite, log10
 
 from raymdm.verdict.decision import ArmVerdict, Verdict
-from raymdm.verdict.statistics import MOST_SEEDS, Interval
+from raymdm.verdict.power import MOST_SEEDS
+from raymdm.verdict.statistics import Interval
 
 NOTHING = "–"
 
