@@ -13,18 +13,18 @@ sweep that was killed asks again and hears the same. A design of one look is the
   holds without it.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite, nan, sqrt
 from typing import Any, Literal, get_args
 
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from raymdm.errors import ConfigurationError
-from raymdm.verdict import statistics
-from raymdm.verdict.outcomes import one_row_per_run, outcomes
+from raymdm.verdict.outcomes import Outcomes, one_row_per_run, outcomes
 from raymdm.verdict.spending import Spending, nominal_levels
-from raymdm.verdict.statistics import LEVEL, Scores
+from raymdm.verdict.statistics import LEVEL, WelchParts, welch_parts
 
 Word = Literal["continue", "better", "worse", "equivalent", "futile"]
 
@@ -159,78 +159,86 @@ def look(design: SequentialDesign, df: pd.DataFrame) -> Decision:
     """
     runs = one_row_per_run(df, design.metric)
     waited = runs["state"].isin(("missing", "interrupted", "running", "pending"))
-    there = {(arm, str(seed)) for arm, seed in runs.loc[~waited, ["arm", "seed"]].to_numpy()}
-    rows = [ArmLook(arm, "continue", 0, 0, nan, nan, "no look yet") for arm in design.arms[1:]]
-    names, reached = runs["seed"].astype(str), 0
-    rejected: set[str] = set()
-    for number, count in enumerate(design.looks):
+    names = runs["seed"].astype(str)
+    there = set(zip(runs["arm"][~waited], names[~waited], strict=True))
+    stages = []
+    for count in design.looks:
         seeds = {str(seed) for seed in design.seeds[:count]}
         if not all((arm, seed) in there for arm in design.arms for seed in seeds):
             break
+        part = runs[names.isin(seeds)]
+        stages.append([outcomes(part[part["arm"] == arm]) for arm in design.arms])
+    return replay(design, stages)
+
+
+def replay(design: SequentialDesign, stages: Sequence[Sequence[Outcomes]]) -> Decision:
+    """The looks one after the other: `stages[look][arm]`, the baseline first."""
+    rows = [ArmLook(arm, "continue", 0, 0, nan, nan, "no look yet") for arm in design.arms[1:]]
+    rejected: set[str] = set()
+    reached = 0
+    for number, (base, *others) in enumerate(stages):
         if not any(row.word == "continue" for row in rows):
             break
-        part = runs[names.isin(seeds)]
-        sides = [_side(part[part["arm"] == arm]) for arm in design.arms]
-        rows = _look_once(design, number, rows, sides, rejected)
+        rows = _look_once(design, number, rows, base, others, rejected)
         reached = number + 1
     return Decision(design, reached, tuple(rows))
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One arm's runs at a look."""
-
-    scores: Scores
-    n_diverged: int
-
-
-def _side(rows: pd.DataFrame) -> _Side:
-    scores, n_diverged, _ = outcomes(rows)
-    return _Side(scores, n_diverged)
 
 
 def _look_once(
     design: SequentialDesign,
     number: int,
     rows: list[ArmLook],
-    sides: list[_Side],
+    base: Outcomes,
+    others: Sequence[Outcomes],
     rejected: set[str],
 ) -> list[ArmLook]:
     """One look: the arms' rows after it. `rejected` (Holm's) is carried from look to look."""
-    count, last = design.looks[number], number + 1 == len(design.looks)
-    base, others = sides[0], dict(zip(design.arms[1:], sides[1:], strict=True))
-    tests = {arm: statistics.welch(side.scores, base.scores) for arm, side in others.items()}
-    open_arms = {row.arm for row in rows if row.word == "continue"}
-    boundaries = holm_within_look(
-        {arm: tests[arm].p for arm in open_arms}, len(others), rejected, design, number
-    )
+    asked = [row.word == "continue" for row in rows]
+    tests = {
+        row.arm: welch_parts(side.scores, base.scores)
+        for row, side, ask in zip(rows, others, asked, strict=True)
+        if ask
+    }
+    p_values = {arm: two_sided(test) for arm, test in tests.items()}
+    boundaries = holm_within_look(p_values, len(others), rejected, design, number)
+    left = len(others) - len(rejected)
     found = []
-    for row in rows:
-        if row.arm not in open_arms:
-            found.append(row)
-            continue
-        side, test = others[row.arm], tests[row.arm]
-        word: Word = "continue"
-        reason = "open"
-        boundary = boundaries.get(row.arm, nan)
-        if row.arm in rejected:
-            favoured = (test.difference > 0) == design.higher_is_better
-            if (side if favoured else base).n_diverged:
-                word, reason = "futile", "the leader diverged, so it does not win"
+    for row, side, ask in zip(rows, others, asked, strict=True):
+        if ask:
+            diverged = side.n_diverged, base.n_diverged
+            test = tests[row.arm]
+            if row.arm in rejected:
+                word, reason = _rejected(design, test, diverged)
             else:
-                word, reason = ("better" if favoured else "worse"), "p is below the boundary"
-        elif not (side.n_diverged or base.n_diverged) and _equivalent(
-            side.scores, base.scores, design, number
-        ):
-            word, reason = "equivalent", "the difference lies within the margin"
-        elif last:
-            word, reason = "futile", "all seeds of the design were used"
-        elif _chance(side.scores, base.scores, design, len(others) - len(rejected)) < (
-            design.futility
-        ):
-            word, reason = "futile", "the seeds that are left would hardly decide"
-        found.append(ArmLook(row.arm, word, number + 1, count, test.p, boundary, reason))
+                word, reason = _not_rejected(design, number, test, any(diverged), left)
+            p, boundary = p_values[row.arm], boundaries[row.arm]
+            seeds = design.looks[number]
+            row = ArmLook(row.arm, word, number + 1, seeds, p, boundary, reason)
+        found.append(row)
     return found
+
+
+def _rejected(
+    design: SequentialDesign, test: WelchParts, diverged: tuple[int, int]
+) -> tuple[Word, str]:
+    """The word on an arm whose p is below the boundary, as in the decision rule."""
+    favoured = (test.difference > 0) == design.higher_is_better
+    if diverged[0 if favoured else 1]:
+        return "futile", "the leader diverged, so it does not win"
+    return ("better" if favoured else "worse"), "p is below the boundary"
+
+
+def _not_rejected(
+    design: SequentialDesign, number: int, test: WelchParts, diverged: bool, comparisons: int
+) -> tuple[Word, str]:
+    """The word on an arm that is neither better nor worse at this look."""
+    if not diverged and _equivalent(design, number, test):
+        return "equivalent", "the difference lies within the margin"
+    if number + 1 == len(design.looks):
+        return "futile", "all seeds of the design were used"
+    if _chance(design, number, test, comparisons) < design.futility:
+        return "futile", "the seeds that are left would hardly decide"
+    return "continue", "not decided yet"
 
 
 def holm_within_look(
@@ -255,42 +263,46 @@ def holm_within_look(
     return boundaries
 
 
-def _equivalent(first: Scores, second: Scores, design: SequentialDesign, number: int) -> bool:
+def two_sided(test: WelchParts) -> float:
+    """Welch's p, two-sided; NaN where it is undefined."""
+    if not test.error > 0:
+        return nan
+    return float(2 * special.stdtr(test.freedom, -abs(test.difference) / test.error))
+
+
+def _equivalent(design: SequentialDesign, number: int, test: WelchParts) -> bool:
     """Both one-sided tests against ±margin pass; at a single look, the 90% interval lies inside."""
-    difference, error, freedom = statistics.welch_parts(first, second)
-    if not error > 0:
+    if not test.error > 0:
         return False
-    nearest = (design.margin - abs(difference)) / error
-    return bool(stats.t.sf(nearest, freedom) < design.levels(2 * LEVEL)[number] / 2)
+    nearest = (design.margin - abs(test.difference)) / test.error
+    return bool(special.stdtr(test.freedom, -nearest) < design.levels(2 * LEVEL)[number] / 2)
 
 
-def _chance(first: Scores, second: Scores, design: SequentialDesign, comparisons: int) -> float:
+def _chance(design: SequentialDesign, number: int, test: WelchParts, comparisons: int) -> float:
     """Best conditional power: of a decision if the truth is ±margin, of equivalence if it is 0.
 
     Given the difference so far, the final one is normal around the weighted mean of it and of the
     assumed truth; the noise is taken at the favourable end of its interval. 1 where it is unknown.
     """
-    difference, error, freedom = statistics.welch_parts(first, second)
-    if not error > 0:
+    if not test.error > 0:
         return 1.0
-    now, most = min(len(first), len(second)), len(design.seeds)
-    favourable = freedom / float(stats.chi2.ppf(_FAVOURABLE, freedom))
-    # Of one pair of runs, one of each arm.
-    noise = error * sqrt(now * favourable)
+    now, most = design.looks[number], design.looks[-1]
+    favourable = test.freedom / special.chdtri(test.freedom, 1 - _FAVOURABLE)
+    # Of the difference of two single runs, one of each arm.
+    noise = test.error * sqrt(now * favourable)
     final_error, left = noise / sqrt(most), most - now
-    wander = stats.norm(scale=noise * sqrt(left) / most)
-    final_freedom = 2 * (most - 1)
+    wander = noise * sqrt(left) / most
+    freedom = 2 * (most - 1)
+    decided = -special.stdtrit(freedom, design.levels(LEVEL / comparisons)[-1] / 2) * final_error
+    alike = -special.stdtrit(freedom, design.levels(2 * LEVEL)[-1] / 2) * final_error
 
-    def ends_at(truth: float) -> float:
-        return (now * difference + left * truth) / most
+    def below(limit: float, truth: float) -> float:
+        """Probability that the final difference is below the limit, under this truth."""
+        return float(special.ndtr((limit - (now * test.difference + left * truth) / most) / wander))
 
-    decided = float(stats.t.isf(design.levels(LEVEL / comparisons)[-1] / 2, final_freedom))
-    level = design.levels(2 * LEVEL)[-1] / 2
-    within = design.margin - float(stats.t.isf(level, final_freedom)) * final_error
-    chances = [
-        wander.sf(decided * final_error - ends_at(design.margin)),
-        wander.cdf(-decided * final_error - ends_at(-design.margin)),
-    ]
-    if within > 0:
-        chances.append(wander.cdf(within - ends_at(0.0)) - wander.cdf(-within - ends_at(0.0)))
-    return float(max(chances))
+    within = design.margin - alike
+    return max(
+        1 - below(decided, design.margin),
+        below(-decided, -design.margin),
+        below(within, 0.0) - below(-within, 0.0) if within > 0 else 0.0,
+    )

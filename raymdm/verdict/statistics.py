@@ -70,19 +70,26 @@ def welch(first: Scores, second: Scores) -> Welch:
     )
 
 
-def welch_parts(first: Scores, second: Scores) -> tuple[float, float, float]:
-    """(mean(first) - mean(second), its standard error, Welch's degrees of freedom).
+class WelchParts(NamedTuple):
+    """What Welch's test is made of; NaN where it is undefined."""
 
-    Error and freedom are NaN where `welch` is undefined.
-    """
+    difference: float
+    error: float
+    """Standard error of the difference."""
+    freedom: float
+    """Welch's degrees of freedom."""
+
+
+def welch_parts(first: Scores, second: Scores) -> WelchParts:
+    """The parts of `welch(first, second)`, for tests of other hypotheses than "equal"."""
     spreads = spread(first), spread(second)
     if not all(map(isfinite, spreads)) or not any(spreads):
-        return nan, nan, nan
+        return WelchParts(nan, nan, nan)
     parts = [spreads[0] ** 2 / len(first), spreads[1] ** 2 / len(second)]
     freedom = sum(parts) ** 2 / sum(
         part**2 / (len(scores) - 1) for part, scores in zip(parts, (first, second), strict=True)
     )
-    return float(np.mean(first) - np.mean(second)), sqrt(sum(parts)), freedom
+    return WelchParts(float(np.mean(first) - np.mean(second)), sqrt(sum(parts)), freedom)
 
 
 def holm(p_values: list[float]) -> list[float]:
