@@ -237,20 +237,27 @@ def design(comparisons: int, spending: Spending = "obrien_fleming") -> Sequentia
 
 
 def p_values(plan: SequentialDesign, case: Case, repeats: int) -> np.ndarray:
-    """Welch's p of every arm at every look of experiments under the null, [repeats, looks, arms].
+    """The p of every arm at every look of experiments under the null, [repeats, looks, arms].
 
     The arms have the second standard deviation of the case, the baseline the first.
     """
     random = np.random.default_rng([CASES.index(case), len(plan.arms)])
     base = case.draw(random, (repeats, 1, MOST))
     arms = case.ratio * case.draw(random, (repeats, len(plan.arms) - 1, MOST))
-    return np.stack(
-        [
-            stats.ttest_ind(arms[..., :n], base[..., :n], axis=-1, equal_var=False).pvalue
-            for n in plan.looks
-        ],
-        axis=1,
-    )
+    return looks_at(plan, arms, base)
+
+
+def looks_at(plan: SequentialDesign, arms: Scores, base: Scores) -> np.ndarray:
+    """The rule's p, [..., looks, k], of `arms[..., k, seeds]` and `base[..., 1, seeds]`.
+
+    The degrees of freedom are Welch's at the last look, before it those of one arm.
+    """
+    found = []
+    for n in plan.looks:
+        test = stats.ttest_ind(arms[..., :n], base[..., :n], axis=-1, equal_var=False)
+        cautious = 2 * stats.t.sf(np.abs(test.statistic), n - 1)
+        found.append(test.pvalue if n == plan.looks[-1] else cautious)
+    return np.stack(found, axis=-2)
 
 
 def sequential_error(plan: SequentialDesign, case: Case, repeats: int) -> float:

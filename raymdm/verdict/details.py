@@ -113,10 +113,10 @@ def _coverage(extra: Beside) -> str:
             parts.append(f"{label} not simulated (descriptive)")
             continue
         word = " (descriptive)" if found.descriptive and name != "welch" else ""
-        parts.append(f"{label} {found.normal:.0%} / {found.skewed:.0%}{word}")
+        parts.append(f"{label} {100 * found.normal:.1f} / {100 * found.skewed:.1f}{word}")
     known = extra.coverage.get("welch")
     seeds = f"{known.seeds} seeds" if known is not None else "so few seeds"
     return (
-        f"simulated coverage of 95% intervals at {seeds}, normal / exponential scores: "
+        f"simulated coverage of the 95% intervals at {seeds}, normal / exponential scores, %: "
         + ", ".join(parts)
     )

@@ -161,7 +161,8 @@ def next_run_wins(first: Scores, second: Scores) -> float:
 
     Predictive, of normal scores: it knows that means and spreads are themselves measured on a few
     runs, and so stays away from 0 and 1. The difference of two new runs around the difference of
-    the means has the variance s₁²(1 + 1/n) + s₂²(1 + 1/m), with Satterthwaite's freedom.
+    the means has the variance s₁²(1 + 1/n) + s₂²(1 + 1/m), with Satterthwaite's freedom; where it
+    says 90%, the bound below which 10% of new differences fall is 0.
     """
     difference, error, _ = welch_parts(first, second)
     if not error > 0:

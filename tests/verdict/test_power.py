@@ -12,7 +12,7 @@ from raymdm.verdict import power
 
 @pytest.mark.parametrize(("seeds", "effect"), [(26, 0.8), (64, 0.5), (394, 0.2)])
 def test_the_detectable_difference_is_cohens(seeds, effect):
-    """Cohen (1988), table 2.4.1: 80% power, two-sided 0.05, for d = 0.8, 0.5 and 0.2 (393 there)."""
+    """Cohen (1988), table 2.4.1: 80% power, two-sided 0.05, for d = 0.8, 0.5 and 0.2."""
     assert power.detectable_difference(seeds) < effect
     assert power.detectable_difference(seeds - 2) > effect
 

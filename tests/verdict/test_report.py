@@ -115,7 +115,8 @@ def test_the_page_is_self_contained_and_complete(tmp_path):
     assert 'name="viewport"' in text
     # Seeds of two metrics, training loss, validation NELBO.
     assert page.tags.count("svg") == 4
-    assert page.tags.count("table") == 3
+    # Two metrics, each with what stands beside its verdicts, and the runs.
+    assert page.tags.count("table") == 5
     assert len(text) < 400_000
     for sentence in summary.sentences:
         assert sentence.replace("'", "&#39;") in text
