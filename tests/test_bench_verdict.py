@@ -42,7 +42,7 @@ def test_the_other_intervals_cover_as_shipped(name, case):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_stack_of_experiments_is_judged_as_each_of_them_would_be(case):
-    first, second = case.arms(np.random.default_rng(5), 60, 8)
+    first, second = case.arms(np.random.default_rng(5), 25, 8)
     ratio, scale = case.ratio, ((1 + case.ratio**2) / 2) ** 0.5
     for one, two, *found in zip(
         first, second, *(formula(first, second, case) for formula in FORMULAS.values()), strict=True
