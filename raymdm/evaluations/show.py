@@ -20,12 +20,11 @@ def print_scores(title: str, scores: dict[str, dict[str, Any]], written: Path) -
     """
     last = list(scores.values())[-1]
     exact, measured = last.get("bound") == "exact_likelihood", "bound" in last
-    figures = list(last["figures"])
     table = Table(title=title, title_justify="left")
     table.add_column("weights")
     nats = "NLL nats/token" if exact else "NELBO nats/token"
     likelihood = [nats] if measured else []
-    for column in ("accuracy", "95% interval", "answers found", *figures, *likelihood):
+    for column in ("accuracy", "95% interval", "answers found", *likelihood):
         table.add_column(column, justify="right")
     for name, score in scores.items():
         low, high = score["accuracy_interval"]
@@ -33,7 +32,6 @@ def print_scores(title: str, scores: dict[str, dict[str, Any]], written: Path) -
             f"{score['accuracy']:.1%} ± {score['accuracy_standard_error']:.1%}",
             f"{low:.1%} to {high:.1%}",
             f"{score['extraction_rate']:.1%}",
-            *(_share(score["figures"][figure]) for figure in figures),
         ]
         if measured:
             cells.append(f"{score['nelbo_per_token']:.4f} ± {score['nelbo_standard_error']:.4f}")
@@ -42,6 +40,9 @@ def print_scores(title: str, scores: dict[str, dict[str, Any]], written: Path) -
     console.print(table)
     masks = "; the likelihood is exact" if exact else "; the NELBO's over its random masks"
     console.print(f"± standard errors over the items{masks * measured}.", style="dim")
+    figures = [f"{name} {_share(figure)}" for name, figure in last["figures"].items()]
+    if figures:
+        console.print(", ".join(figures), soft_wrap=True)
     if measured:
         bound = "" if exact else "at most "
         console.print(
