@@ -16,7 +16,7 @@ VERBS = {
     "train": "Train one model with Ray Train workers running DeepSpeed.",
     "variance": "Where does the training noise come from, and what would reduce it?",
     "generate": "Write responses to prompts, or fill in masks, and watch it.",
-    "evaluate": "Score a trained model: exact match and NELBO.",
+    "evaluate": "Score a model, or responses made elsewhere: a task's metric and the NELBO.",
     "export": "Write a run's model as a Hugging Face folder with its card.",
     "sweep": "Train every arm with every seed, then compare them.",
     "compare": "Is a difference real, or seed noise? Read a sweep and say.",
