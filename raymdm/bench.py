@@ -6,6 +6,7 @@ raymdm bench estimators
 raymdm bench head
 raymdm bench packing --set data.folder=data/gsm8k
 raymdm bench step
+raymdm bench decode
 raymdm bench loading
 raymdm bench stream
 raymdm bench checkpoint
@@ -43,6 +44,7 @@ class Name(str, Enum):
     head = "head"
     packing = "packing"
     step = "step"
+    decode = "decode"
     loading = "loading"
     stream = "stream"
     checkpoint = "checkpoint"
@@ -60,7 +62,7 @@ def main(
         typer.Option(
             min=1,
             help="Timed blocks of each side; without it 25 (of two steps) for `train`, 5 for "
-            "`head`, 12 for `packing`, 10 for `step`.",
+            "`head`, 12 for `packing`, 10 for `step`, 2 for `decode`.",
         ),
     ] = None,
     json_file: Annotated[
@@ -97,6 +99,11 @@ def main(
     product that it reaches (MFU), compiled or not, with and without activation checkpointing. On a
     GPU a LLaDA of 1.3B parameters in bf16; without one a tiny model, only to show that it runs.
 
+    `decode`: batched decoding against its bare forwards and against one prompt after the other; a
+    dual cache and a threshold against plain decoding, with the share of right responses of a tiny
+    model that learns a text first; and LLaDA's own loop, written out. Models of 0.1M and 5M
+    parameters, on a GPU one of 1.3B too; about six minutes on two cores.
+
     `loading`: memory that two workers hold while they load a checkpoint of 0.27B parameters under
     ZeRO 3, against one copy of it; another size by `--set model.…`; about a minute.
 
@@ -113,7 +120,8 @@ def main(
     `workers`: the same training on one and two workers under every ZeRO stage, by the largest
     difference of its losses; and how much faster two workers are than one. About fifteen minutes.
 
-    `head`, `packing` and `step` use a GPU where there is one, and need neither Ray nor DeepSpeed.
+    `head`, `packing`, `step` and `decode` use a GPU where there is one, and need neither Ray nor
+    DeepSpeed.
 
     Example: raymdm bench train --set training.threads_per_worker=2 --json train.json
     """

@@ -1,4 +1,4 @@
-"""`head`, `packing` and `step` run where neither Ray nor DeepSpeed is installed."""
+"""`head`, `packing`, `step` and `decode` run where neither Ray nor DeepSpeed is installed."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ for name in ("ray", "deepspeed"):
 
 from typer.testing import CliRunner
 from raymdm import bench, cli
-from raymdm.benchmarks import head, packing, step
+from raymdm.benchmarks import decode, head, packing, step
 from raymdm.benchmarks.request import Request
 
 sizes = ["model.hidden_size=16", "model.layers=1", "model.heads=2"]
@@ -27,10 +27,14 @@ print(len(report.figures["ways"]), "ways of padding")
 arguments = ["bench", "step", "--blocks", "1"]
 done = CliRunner().invoke(cli.app, arguments + [word for size in sizes for word in ("--set", size)])
 print("eager" in done.output, done.exit_code)
+tiny = dict(shortest=1, longest=4, long_response=8, long_block=4, long_steps=2, long_prompts=1)
+few = dict(prompts=2, response_length=4, steps=1, keys=1, lessons=1, loop_prompts=1, blocks=1)
+found = decode.measure_decoding(decode.Plan(**tiny, **few), [], print)
+print(len(found), "comparisons")
 """
 
 
-def test_the_three_measurements_need_neither_ray_nor_deepspeed(tmp_path: Path) -> None:
+def test_the_four_measurements_need_neither_ray_nor_deepspeed(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path)],
         capture_output=True,
@@ -39,4 +43,10 @@ def test_the_three_measurements_need_neither_ray_nor_deepspeed(tmp_path: Path) -
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["4 ways of the head", "4 ways of padding", "True 0"]
+    assert done.stdout.splitlines() == [
+        "4 ways of the head",
+        "4 ways of padding",
+        "True 0",
+        "caches of a model that has learned a text",
+        "3 comparisons",
+    ]
