@@ -36,13 +36,13 @@ class DecodingSection(Section):
     remasking: Literal["none", "running_max", "last"] = "none"
     """`none`: what is revealed stays. The others are running confidence remasking (RCR, arXiv
     2508.13148): the least confident tokens are masked again, by the greatest confidence that their
-    position has had (`running_max`, the paper's rule) or by that of its last prediction (`last`)."""
+    position has had (`running_max`, the paper's rule) or that of its last prediction (`last`)."""
     temperature: float = Field(default=0.0, ge=0)
     """0 takes the most probable token."""
     sampling: Literal["gumbel", "categorical"] = "gumbel"
     """How a token is drawn above temperature 0: the largest of logits + temperature x Gumbel noise
-    (LLaDA), or one number per position through the inverse of the cumulative distribution. Both have
-    the same law; their noise differs, and the second needs a fraction of the time with a large
+    (LLaDA), or one number per position through the inverse of the cumulative distribution. Both
+    have the same law; their noise differs, and the second needs a fraction of the time with a large
     vocabulary."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     """Draw only from the most probable tokens that together have this probability, at the
@@ -56,8 +56,8 @@ class DecodingSection(Section):
     """`last`: EOS is revealed only after all other tokens of its block (with remasking: is masked
     again before them); `never`: EOS is not written at all."""
     stop_at_eos: bool = True
-    """A response whose text up to its first EOS stands is finished, and filled up with EOS; the text
-    is the same either way. Has no say with remasking, under which no token stands before the end."""
+    """A response whose text up to its first EOS stands is finished, and filled up with EOS; the
+    text is the same either way. No say with remasking: no token stands there before the end."""
     cache: Literal["none", "prefix", "dual"] = "none"
     """Approximate: within a block, keys and values of what lies before it (`prefix`), or also after
     it (`dual`), are kept from the block's first step (Fast-dLLM). A causal model always keeps its
