@@ -12,6 +12,7 @@ raymdm bench stream
 raymdm bench checkpoint
 raymdm bench faults
 raymdm bench workers
+raymdm bench verdict
 """
 
 import importlib
@@ -50,6 +51,7 @@ class Name(str, Enum):
     checkpoint = "checkpoint"
     faults = "faults"
     workers = "workers"
+    verdict = "verdict"
 
 
 @reports_errors
@@ -120,8 +122,11 @@ def main(
     `workers`: the same training on one and two workers under every ZeRO stage, by the largest
     difference of its losses; and how much faster two workers are than one. About fifteen minutes.
 
-    `head`, `packing`, `step` and `decode` use a GPU where there is one, and need neither Ray nor
-    DeepSpeed.
+    `verdict`: simulated coverage of every interval that `compare` shows, at 3 to 24 seeds, and the
+    error and power of adaptive seeds with a look after every batch; no run is made. A few minutes.
+
+    `head`, `packing`, `step` and `decode` use a GPU where there is one. They and `verdict` need
+    neither Ray nor DeepSpeed.
 
     Example: raymdm bench train --set training.threads_per_worker=2 --json train.json
     """

@@ -1,22 +1,18 @@
-"""raymdm evaluate RUN_DIR : score a trained model by its task's metric and by its NELBO.
+"""raymdm evaluate MODEL : score a model by a task's metric and by its NELBO.
 
     raymdm evaluate runs/one --set evaluation.limit=64
+    raymdm evaluate exported/one -c tasks/math500 --rows math500/test.jsonl --out scored/math500
+    raymdm evaluate runs/one --lm-eval arc_easy --lm-eval my_task --include-path tasks/
+    raymdm evaluate -c tasks/gsm8k --predictions theirs.jsonl --gold gsm8k/test.jsonl
 
-Writes `items.parquet` (one row per item) and `scores.json` (the figures with the decoding settings
-they hold for, at the starting weights and at the end) into the run directory.
+Writes `items.parquet` (one row per item), `scores.json` (the figures with the sampler's full
+settings), `report.html`, and a page per traced item into the run directory, or into `--out`.
 """
 
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-import pandas as pd
 import typer
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from raymdm.command import (
     ConfigFiles,
@@ -24,240 +20,202 @@ from raymdm.command import (
     Imports,
     Overrides,
     Verbose,
+    check_place,
     reports_errors,
     run_as_program,
     settings,
 )
 from raymdm.config import Config
-from raymdm.config.data import TaskSection
-from raymdm.data.collate import collate
-from raymdm.data.encoding import load_encoder
-from raymdm.data.evaluation import Item, read_items
-from raymdm.data.manifest import Manifest, read_manifest
-from raymdm.decoding import check_decoding, generate
-from raymdm.diffusion import bound
-from raymdm.errors import CheckpointError, RunError
-from raymdm.models import Backbone, load_model
-from raymdm.tasks import TaskSpec, get_task
+from raymdm.errors import ConfigurationError
+from raymdm.evaluations.elsewhere import evaluate_predictions
+from raymdm.evaluations.harness import require_harness, run_harness
+from raymdm.evaluations.pages import write_page
+from raymdm.evaluations.report import Report, write_report
+from raymdm.evaluations.run import Evaluation, evaluate_rows, evaluate_run, fixed_decoding
+from raymdm.evaluations.show import print_harness, print_scores
+from raymdm.evaluations.subject import is_run, open_subject
 from raymdm.training import RunDirectory
-from raymdm.training.run_directory import read_json, write_json
-from raymdm.training.starting import initial_model, model_shape
+from raymdm.training.run_directory import write_json
 from raymdm.training.worker import pick_device
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of one set of weights: the summary, and a table with a row per item."""
-
-    summary: dict[str, Any]
-    items: pd.DataFrame
 
 
 @reports_errors
 def main(
-    run_dir: Annotated[Path, typer.Argument(help="The folder that `raymdm train` wrote.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="What is scored: the folder that `raymdm train` wrote, a model folder, or a hub "
+            "id.",
+            show_default=False,
+        ),
+    ] = None,
     config: ConfigFiles = None,
     set_: Overrides = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Raw rows of the task in the configuration instead of the run's own test rows: a "
+            ".jsonl, .csv or .parquet file, a hub id, or `generate`.",
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Score these responses, made elsewhere; no model."),
+    ] = None,
+    gold: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The task's rows that `--predictions` answer, by id or by place."
+        ),
+    ] = None,
+    lm_eval: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK", help="Score on this task of lm-evaluation-harness; repeat for more."
+        ),
+    ] = None,
+    include_path: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Task files of your own, for `--lm-eval`.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Where the results go; a run's own rows go to the run."
+        ),
+    ] = None,
     imports: Imports = None,
     dump_config: DumpConfig = False,
     verbose: Verbose = False,
 ) -> None:
-    """Score a trained model: exact match by its task's metric, and the NELBO.
+    """Score a model: the task's metric with its standard error, and the NELBO.
 
-    Responses are decoded greedily, most confident tokens first (by a causal model from left to
-    right), at one fixed length per task (evaluation.decoding.response_length); text after the
-    first EOS is dropped. A causal model's NELBO is its exact negative log-likelihood. The starting
-    weights are scored under the same settings.
+    A run is scored on the test rows of its prepared data, together with its starting weights under
+    the same settings; any model on raw rows of a task (`-c tasks/math500 --rows FILE`), with the
+    prompt template of its tokenizer. Responses have one fixed length per task
+    (evaluation.decoding.response_length); text after the first EOS is dropped. How they are decoded
+    is `evaluation.decoding.…`; the default is greedy, most confident tokens first, and from left to
+    right by a causal model, whose NELBO is its exact negative log-likelihood.
 
-    Example: raymdm evaluate runs/one --set evaluation.limit=64
+    The score does not depend on evaluation.batch_size nor on evaluation.actors (Ray actors that
+    share the rows). evaluation.traces=N writes a page for each of the first N items that shows its
+    denoising step by step. An evaluation that was interrupted goes on where it stopped.
+
+    `--predictions` scores responses from elsewhere: rows with `response` (or `prediction`,
+    `output`), merged with `--gold` by `id`, else by place. `--lm-eval` runs tasks of
+    lm-evaluation-harness, likelihoods by NELBO.
+
+    Example: raymdm evaluate runs/one --set evaluation.limit=64 --set evaluation.traces=8
     """
-    run = RunDirectory.existing(run_dir)
-    base = run.read_config()
+    if (model is None) == (predictions is None):
+        raise ConfigurationError(
+            "give one of them: a model to be scored (a run directory, model folder or hub id), or "
+            "--predictions with responses made elsewhere"
+        )
+    if model is None:
+        checked = settings(config, set_, imports, dump_config)
+        assert predictions is not None
+        return score_predictions(predictions, gold, checked, out)
+    run = RunDirectory(model) if is_run(model) else None
+    base = {} if run is None else run.read_config()
     checked = settings(config, set_, imports, dump_config, base)
-    run.check_same(checked)
-    scores = evaluate_run(run, checked, progress=True)
-    print_scores(run, scores)
-
-
-def evaluate_run(run: RunDirectory, config: Config, *, progress: bool = False) -> dict[str, Any]:
-    """Score a run's model (and its starting weights), write `items.parquet` and `scores.json`.
-
-    Raises:
-        CheckpointError: the run has no model.
-        DataError: the split has no rows, or they are broken.
-    """
-    if not run.model.is_dir():
-        raise CheckpointError(
-            f"{run.path} has no model/ (state: {run.status().get('state', 'unknown')}); train it "
-            "to the end with `keep` other than metrics"
+    if run is not None:
+        run.check_same(checked)
+    if lm_eval:
+        return score_harness(model, lm_eval, include_path, checked, out)
+    if rows is None and run is not None and out is None:
+        return score_run(run, checked, verbose)
+    if rows is None:
+        raise ConfigurationError(
+            "--rows: say which rows, e.g. `-c tasks/gsm8k --rows gsm8k/test.jsonl`"
+            + ("; --out goes with them" if run is not None else "; only a run has rows of its own")
         )
-    folder = Path(config.data.folder)
-    manifest = read_manifest(folder)
-    run.check_data(config, manifest.fingerprint)
-    split = config.evaluation.split
-    config = fixed_decoding(config, manifest)
-    items = read_items(folder, manifest, split, config.evaluation.limit)
-    final = evaluate_model(load_model(run.model), items, config, manifest, folder, progress)
-    status = run.status()
-    table = final.items.assign(
-        run=run.path.name, arm=status.get("arm", run.path.name), seed=config.seed
-    )
-    before = None
-    if config.evaluation.step0:
-        start = initial_model(config, model_shape(config, manifest))
-        before = evaluate_model(start, items, config, manifest, folder, progress).summary
-    table.to_parquet(run.items, index=False)
-    step = read_json(run.model / "training_step.json").get("step")
-    scores = {"step0": before, "final": {**final.summary, "step": step}}
-    write_json(run.scores, scores)
-    return scores
+    score_rows(model, rows, checked, out, verbose)
 
 
-def check_evaluation(config: Config) -> None:
-    """Everything a later evaluation needs, before hours of training.
-
-    Raises:
-        UserError: an unknown task, a split without rows to score, decoding that cannot work.
-    """
-    folder = Path(config.data.folder)
-    manifest = read_manifest(folder)
-    get_task(TaskSection.model_validate(manifest.task))
-    decoding = fixed_decoding(config, manifest).evaluation.decoding
-    check_decoding(decoding, causal=config.estimator.objective == "autoregressive")
-    read_items(folder, manifest, config.evaluation.split, 1)
+def score_run(run: RunDirectory, config: Config, verbose: bool) -> None:
+    """Score a run on its own prepared rows, and report."""
+    found = evaluate_run(run, config, progress=True, verbose=verbose)
+    show(run.path.name, str(run.path), run.path, found, config.data.folder)
 
 
-def evaluate_model(
-    model: Backbone,
-    items: list[Item],
+def score_rows(model: str, rows: str, config: Config, out: Path | None, verbose: bool) -> None:
+    """Score any model on raw rows, and report."""
+    subject = open_subject(model, config)
+    folder = out or default_folder(model, config.task.name)
+    check_place("--out", folder)
+    found = evaluate_rows(subject, rows, config, folder, progress=True, verbose=verbose)
+    show(Path(model).name, model, folder, found, rows)
+
+
+def score_predictions(
+    predictions: Path, gold: Path | None, config: Config, out: Path | None
+) -> None:
+    """Score responses from elsewhere, and report."""
+    folder = out or Path(f"{predictions.stem}-evaluation-{config.task.name.replace(':', '-')}")
+    check_place("--out", folder)
+    found = evaluate_predictions(predictions, gold, config, folder)
+    show(predictions.name, str(predictions), folder, found, str(gold or predictions))
+
+
+def default_folder(model: str, task: str) -> Path:
+    """Where results go that have no other place: in the run, else beside where the verb runs."""
+    name = f"evaluation-{task.replace(':', '-')}"
+    return Path(model) / name if is_run(model) else Path(f"{Path(model).name}-{name}")
+
+
+def show(name: str, model: str, folder: Path, found: Evaluation, data: str = "") -> None:
+    """The figures on the terminal, and the pages in the folder."""
+    final = found.summary
+    trained = f"step {final['step']}" if final.get("step") is not None else name
+    weights = {"start": found.start, trained: final}
+    scores = {each: score for each, score in weights.items() if score}
+    for page, text in found.pages.items():
+        write_page(folder / "traces" / page, text)
+    items = found.items
+    traces = {}
+    if "page_name" in items:
+        traced = items[items["page_name"].notna()]
+        traces = {
+            item: f"traces/{page}"
+            for item, page in zip(traced["item"], traced["page_name"], strict=True)
+        }
+    report = Report(name, model, scores, items, data, traces)
+    written = write_report(folder, report)
+    title = f"{name}: {final['task']}, {final['items']} rows of {final['split']}"
+    print_scores(title, scores, written)
+
+
+def score_harness(
+    model: str,
+    tasks: list[str],
+    include_path: Path | None,
     config: Config,
-    manifest: Manifest,
-    folder: Path,
-    progress: bool = False,
-) -> Evaluation:
-    """Decode and score every item with these weights."""
-    started = time.monotonic()
-    model = model.to(pick_device(config)).eval()
-    # The task as it was when the rows were made: one template for training and evaluation.
-    task = get_task(TaskSection.model_validate(manifest.task))
-    trust = bool(manifest.prepare.get("trust_remote_code", False))
-    tokenizer = load_encoder(folder, trust).tokenizer
+    out: Path | None,
+) -> None:
+    """Score a model on tasks of lm-evaluation-harness, and report."""
+    folder = out or default_folder(model, "lm-eval")
+    check_place("--out", folder)
+    require_harness()
+    subject = open_subject(model, config)
     section = config.evaluation
-    records: list[dict[str, Any]] = []
-    starts = range(0, len(items), section.batch_size)
-    for start in track(starts, "scoring", console=Console(stderr=True), disable=not progress):
-        batch = items[start : start + section.batch_size]
-        responses = generate(model, [item.prompt for item in batch], section.decoding)
-        rows = collate(
-            [item.input_ids for item in batch],
-            [len(item.prompt) for item in batch],
-            [item.number for item in batch],
-            pad_token_id=manifest.pad_token_id,
-            eos_token_id=manifest.eos_token_id,
-        ).to(next(model.parameters()).device)
-        nats = bound(
-            model,
-            manifest.mask_token_id,
-            rows,
-            causal=model.shape.causal,
-            exact_up_to=section.nelbo.exact_up_to,
-            draws=section.nelbo.draws,
-            batch_size=section.batch_size,
-        )
-        for index, item in enumerate(batch):
-            text = decode_response(tokenizer, responses[index], manifest.eos_token_id)
-            records.append(
-                {
-                    "item": item.id,
-                    "correct": score_item(task, text, item),
-                    "nll": nats.per_row[index],
-                    "nll_variance": nats.variance[index],
-                    "tokens": int(nats.tokens[index]),
-                    "response": text,
-                    "answer": task.extract(text),
-                }
-            )
-    table = pd.DataFrame(records)
-    seconds = time.monotonic() - started
-    return Evaluation(_summary(table, config, task.name, model.shape.causal, seconds), table)
-
-
-def score_item(task: TaskSpec, text: str, item: Item) -> float:
-    """1.0 for a right response, 0.0 for a wrong one. Raises RunError where the scorer fails."""
-    try:
-        return float(task.score(text, item.reference))
-    except Exception as error:
-        raise RunError(
-            f"task {task.name}: its scorer failed on item {item.id} ({type(error).__name__}: "
-            f"{error}); the response was {text!r}"
-        ) from error
-
-
-def fixed_decoding(config: Config, manifest: Manifest) -> Config:
-    """The configuration with its response length filled in, from the *training* responses."""
-    if config.evaluation.decoding.response_length is not None:
-        return config
-    longest = manifest.splits["train"].longest_response
-    decoding = config.evaluation.decoding.model_copy(update={"response_length": longest})
-    evaluation = config.evaluation.model_copy(update={"decoding": decoding})
-    return config.model_copy(update={"evaluation": evaluation})
-
-
-def decode_response(tokenizer: Any, response: list[int], eos_token_id: int) -> str:
-    """The text of a response up to its first EOS."""
-    if eos_token_id in response:
-        response = response[: response.index(eos_token_id)]
-    return str(tokenizer.decode(response, skip_special_tokens=True))
-
-
-def _summary(
-    table: pd.DataFrame, config: Config, task: str, causal: bool, seconds: float
-) -> dict[str, Any]:
-    """The run's figures, with everything they depend on.
-
-    `sampler` and `bound` follow from the kind of model. They are no part of `decoding` and `nelbo`,
-    the settings that runs must share to be compared: causal and masked arms may share them.
-    """
-    tokens = float(table["tokens"].sum())
-    accuracy = float(table["correct"].mean())
-    return {
-        "split": config.evaluation.split,
-        "items": len(table),
-        "accuracy": accuracy,
-        "accuracy_standard_error": float(np.sqrt(accuracy * (1 - accuracy) / len(table))),
-        "answers_found": float(table["answer"].notna().mean()),
-        "nelbo_per_token": float(table["nll"].sum() / tokens),
-        "nelbo_per_sequence": float(table["nll"].mean()),
-        "nelbo_standard_error": float(np.sqrt(table["nll_variance"].sum()) / tokens),
-        "bound": "exact_likelihood" if causal else "nelbo",
-        "nelbo": config.evaluation.nelbo.model_dump(),
-        "sampler": "greedy_left_to_right" if causal else "greedy_low_confidence",
-        "decoding": config.evaluation.decoding.model_dump(),
-        "task": task,
-        "seconds": seconds,
-    }
-
-
-def print_scores(run: RunDirectory, scores: dict[str, Any]) -> None:
-    """The figures as a table on stdout."""
-    final = scores["final"]
-    table = Table(title=f"{run.path.name}: {final['task']}, {final['items']} {final['split']} rows")
-    exact = final["bound"] == "exact_likelihood"
-    figure = "NLL nats/token" if exact else "NELBO nats/token"
-    for column in ("weights", "exact match", figure, "answers found"):
-        table.add_column(column, justify="left" if column == "weights" else "right")
-    for name, score in (("start", scores["step0"]), (f"step {final['step']}", final)):
-        if score is not None:
-            table.add_row(
-                name,
-                f"{score['accuracy']:.1%} ± {score['accuracy_standard_error']:.1%}",
-                f"{score['nelbo_per_token']:.4f} ± {score['nelbo_standard_error']:.4f}",
-                f"{score['answers_found']:.1%}",
-            )
-    console = Console()
-    console.print(table)
-    masks = "the NLL is exact" if exact else "of the NELBO's masks"
-    console.print(f"± standard errors: over the items; {masks}.  {run.scores}")
+    if subject.manifest is not None:
+        section = fixed_decoding(config, subject.manifest).evaluation
+    results = run_harness(
+        subject.load(pick_device(config)),
+        subject.encoder,
+        [task for given in tasks for task in given.split(",")],
+        section.decoding,
+        section.nelbo,
+        limit=section.limit,
+        include_path=include_path,
+        batch_size=section.batch_size,
+        trust_remote_code=config.prepare.trust_remote_code,
+        progress=True,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "results.json", results)
+    print_harness(Path(model).name, results, folder / "results.json")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from raymdm.command import (
 )
 from raymdm.config import Config
 from raymdm.config.loading import fingerprint
+from raymdm.config.paths import with_absolute_tables
 from raymdm.data.encoding import check_offsets, choose_template
 from raymdm.data.manifest import FORMAT, Manifest, SplitManifest, read_manifest, write_manifest
 from raymdm.data.pipeline import Preparation, Progress, first_pages, training_texts
@@ -84,7 +85,8 @@ def prepare(config: Config, *, verbose: bool = False) -> dict[str, Any]:
         DataError: raw rows that are missing, broken, too few or in both splits; a folder that
             holds something else.
     """
-    task = get_task(config.task)
+    section = with_absolute_tables(config.task)  # workers run in folders of their own
+    task = get_task(section)
     folder = Path(config.data.folder).expanduser().absolute()
     train, test = open_sources(config, task)
     sources = {"train": train.digest()} | ({"test": test.digest()} if test else {})
@@ -100,7 +102,7 @@ def prepare(config: Config, *, verbose: bool = False) -> dict[str, Any]:
     ):
         logging.getLogger("ray.data").setLevel(logging.INFO if verbose else logging.ERROR)
         work = Work(
-            task=config.task,
+            task=section,
             imports=tuple(config.imports),
             search_path=os.getcwd(),
             source=train,
@@ -153,8 +155,8 @@ def open_sources(config: Config, task: TaskSpec) -> tuple[Source, Source | None]
     if keys.train == GENERATE:
         if task.generate is None:
             raise ConfigurationError(
-                f"prepare.train: task {task.name} has no generator; give a .jsonl or .parquet file "
-                "or a Hugging Face data set"
+                f"prepare.train: task {task.name} has no generator; give a .jsonl, .parquet or "
+                ".csv file or a Hugging Face data set"
             )
         train = GeneratedSource(keys.seed)
     else:
@@ -231,16 +233,26 @@ def _fingerprint(config: Config, task: TaskSpec, sources: dict[str, str]) -> str
     if config.prepare.tokenizer != "bpe" and folder.is_dir():
         tokenizer_files = {p.name: file_digest(str(p)) for p in sorted(folder.glob("*token*"))}
     patterns = {"delimiters": task.delimiters, "syntax": task.syntax}
+    section = config.task.model_dump(exclude=set(patterns))
+    if task.files:  # by what is in them: they may be called from another folder next time
+        section["options"].pop("tables", None)
+        section["files"] = [_existing_digest(path) for path in task.files]
     return fingerprint(
         {
             **{field: searched for field, searched in patterns.items() if searched},
             "format": FORMAT,
-            "task": config.task.model_dump(exclude=set(patterns)),
+            "task": section,
             "prepare": config.prepare.model_dump(),
             "sources": sources,
             "tokenizer_files": tokenizer_files,
         }
     )
+
+
+def _existing_digest(path: str) -> str:
+    if not Path(path).is_file():
+        raise DataError(f"task.options: file {path} not found")
+    return file_digest(path)
 
 
 if __name__ == "__main__":

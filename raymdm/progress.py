@@ -3,12 +3,18 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from raymdm.training.run_directory import RunDirectory
 
@@ -26,6 +32,38 @@ def follow(run: RunDirectory) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+@contextmanager
+def counting(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` things are done; call what this gives with each further number.
+
+    Args:
+        what: is being done, e.g. `decoding`.
+        total: things in all.
+        done: of these, before the start.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(what, total=total, completed=done)
+            yield lambda more: bar.advance(task, more)
+        return
+    started = shown = time.monotonic()
+    finished = done
+
+    def advance(more: int) -> None:
+        nonlocal shown, finished
+        finished += more
+        now = time.monotonic()
+        if now - shown > _LINE_SECONDS:
+            shown = now
+            left = (now - started) * (total - finished) / max(1, finished - done)
+            line = f"{what} {finished:,}/{total:,}  {_duration(left)} left"
+            print(line, file=sys.stderr, flush=True)
+
+    yield advance
 
 
 def _watch(run: RunDirectory, stop: threading.Event) -> None:

@@ -29,7 +29,7 @@ from raymdm.compare import compare_sweep
 from raymdm.config import Config
 from raymdm.data.manifest import read_manifest
 from raymdm.errors import CheckpointError, RunError
-from raymdm.evaluate import check_evaluation
+from raymdm.evaluations.run import check_evaluation
 from raymdm.sweeps import Trial, make_design, run_sweep
 from raymdm.sweeps.driver import check_fits, check_question, choose_path
 from raymdm.sweeps.trial import has_ended, trial_state

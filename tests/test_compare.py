@@ -127,3 +127,37 @@ def test_the_module_runs_as_a_program_without_ray_or_torch(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert "ours is better than standard" in result.stdout
+
+
+TABLE_1 = Path(__file__).parents[1] / "configs" / "tables" / "bringing_stability.csv"
+
+
+@pytest.mark.parametrize(
+    ("column", "p"), [("openscience", 0.006), ("gsm8k", 0.004), ("hitab", 0.094)]
+)
+def test_the_papers_table_1_is_a_worked_example(run, tmp_path, column, p):
+    """Three seeds: what they show rests on normality, the permutation test cannot go below 0.10."""
+    result = run("--table", TABLE_1, "--metric", column, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "summary.json").read_text())
+    row = content["metrics"][column]["arms"]["P-POTS+MIRROR"]
+    assert row["p_welch"] == pytest.approx(p, abs=0.0006)
+    assert row["verdict"] == ("better" if p < 0.05 else "undecided")
+    assert row["p_permutation"] >= row["p_floor"] == pytest.approx(0.10)
+    assert row["rests_on_normality"]
+    beside = row["beside"]
+    assert beside["p_sign_flip"] == pytest.approx(0.25), "three pairs cannot go below"
+    assert beside["bca_interval"] == [None, None], "not from three seeds"
+    assert beside["variance_ratio_bounds"] == pytest.approx([1 / 39, 39])
+    assert beside["sd_ratio_detectable"] > 12
+    assert beside["coverage"]["variance_ratio"]["descriptive"]
+    assert "3 against 3 seeds: variance ratios from 0.026 to 39 may be chance" in result.output
+
+
+def test_the_short_verdict_comes_first_and_the_details_last(run, tmp_path):
+    result = run("--table", TABLE_1, "--metric", "gsm8k", "--output", tmp_path)
+    places = [
+        result.output.index(words)
+        for words in ("is better than Standard", "mean ± sd", "beside it", "simulated coverage")
+    ]
+    assert places == sorted(places)

@@ -1,18 +1,25 @@
-"""A score: decoded at one fixed length, read up to the first EOS, alike for any batch size."""
+"""A score: decoded at one fixed length, read up to the first EOS, alike for any batch size; of a
+run's own rows, of raw rows by any model, or of responses made elsewhere.
+"""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from prepared import tiny_config, write_prepared
+from prepared import TASK, tiny_config, write_prepared
+from typer.testing import CliRunner, Result
 
+from raymdm.cli import app
 from raymdm.config import Config
 from raymdm.data.evaluation import read_items
 from raymdm.data.manifest import read_manifest
-from raymdm.data.tokenizer import load_tokenizer
 from raymdm.errors import CheckpointError, DataError
-from raymdm.evaluate import decode_response, evaluate_run, fixed_decoding
+from raymdm.evaluations.run import evaluate_run, fixed_decoding
+from raymdm.evaluations.scoring import Scorer
+from raymdm.evaluations.subject import open_subject
 from raymdm.training import RunDirectory, run_in_process
 from raymdm.training.job import make_job
 from raymdm.verdict import read_runs
@@ -40,16 +47,18 @@ def test_training_raises_the_score_and_lowers_the_nelbo(
     trained: tuple[RunDirectory, Config],
 ) -> None:
     run, config = trained
-    scores = evaluate_run(run, config)
-    assert scores["step0"]["accuracy"] < 0.05
-    assert scores["final"]["accuracy"] > 0.3
-    assert scores["final"]["nelbo_per_token"] < 0.5 * scores["step0"]["nelbo_per_token"]
-    assert scores["final"]["decoding"]["response_length"] == 3
-    assert scores["final"]["nelbo_standard_error"] == 0.0  # short responses are exact
+    found = evaluate_run(run, config)
+    start, final = found.start, found.summary
+    assert start is not None
+    assert start["accuracy"] < 0.05
+    assert final["accuracy"] > 0.3
+    assert final["nelbo_per_token"] < 0.5 * start["nelbo_per_token"]
+    assert final["decoding"]["response_length"] == 3
+    assert final["nelbo_standard_error"] == 0.0  # short responses are exact
     items = pd.read_parquet(run.items)
-    assert items["correct"].mean() == scores["final"]["accuracy"]
+    assert items["correct"].mean() == final["accuracy"]
     tokens = items["tokens"].sum()
-    assert items["nll"].sum() / tokens == pytest.approx(scores["final"]["nelbo_per_token"])
+    assert items["nll"].sum() / tokens == pytest.approx(final["nelbo_per_token"])
 
 
 def test_the_batch_size_does_not_change_an_item(trained: tuple[RunDirectory, Config]) -> None:
@@ -72,13 +81,13 @@ def test_a_run_can_be_read_by_compare(trained: tuple[RunDirectory, Config]) -> N
 
 
 def test_text_after_the_first_eos_is_dropped(trained: tuple[RunDirectory, Config]) -> None:
-    _, config = trained
-    tokenizer = load_tokenizer(Path(config.data.folder) / "tokenizer")
-    ids = tokenizer("12 34")["input_ids"]
-    eos = tokenizer.eos_token_id
-    assert decode_response(tokenizer, [*ids[:2], eos, *ids[2:]], eos) == "12"
-    assert decode_response(tokenizer, ids, eos) == "12 34"
-    assert decode_response(tokenizer, [eos, *ids], eos) == ""
+    run, config = trained
+    subject = open_subject(str(run.path), config)
+    ids = subject.encoder.tokenizer("12 34")["input_ids"]
+    eos = subject.shape.eos_token_id
+    assert subject.text([*ids[:2], eos, *ids[2:]]) == "12"
+    assert subject.text(ids) == "12 34"
+    assert subject.text([eos, *ids]) == ""
 
 
 def test_the_default_decoding_length_comes_from_the_training_responses(
@@ -107,3 +116,146 @@ def test_a_run_without_a_model_is_refused(tmp_path: Path) -> None:
     run = RunDirectory.open(config, "data", resume=False)
     with pytest.raises(CheckpointError, match="has no model/"):
         evaluate_run(run, config)
+
+
+@pytest.fixture(scope="module")
+def raw_rows(trained: tuple[RunDirectory, Config]) -> Path:
+    """The run's test rows as they were before `prepare`."""
+    folder = Path(trained[1].data.folder)
+    file = folder.parent / "raw.jsonl"
+    with open(file, "w") as rows:
+        for line in (folder / "test.jsonl").read_text().splitlines():
+            reference = json.loads(json.loads(line)["reference"])
+            rows.write(json.dumps({**reference, "expression": reference["question"]}) + "\n")
+    return file
+
+
+def evaluate(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
+def task_overrides() -> list[str]:
+    return [
+        part
+        for name, value in TASK.items()
+        for part in ("--set", f"task.{name}={json.dumps(value)}")
+    ]
+
+
+def final(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "scores.json").read_text())["final"]
+
+
+def test_raw_rows_score_as_the_prepared_ones(
+    trained: tuple[RunDirectory, Config], raw_rows: Path, tmp_path: Path
+) -> None:
+    run, config = trained
+    prepared = evaluate_run(run, config)
+    options = ["--rows", raw_rows, "--out", tmp_path / "scored"]
+    result = evaluate(run.path, *options, *task_overrides())
+    assert result.exit_code == 0, result.output
+    items = pd.read_parquet(tmp_path / "scored" / "items.parquet")
+    assert items["response"].tolist() == prepared.items["response"].tolist()
+    np.testing.assert_allclose(items["nll"], prepared.items["nll"])
+    assert final(tmp_path / "scored")["split"] == raw_rows.name
+    assert final(tmp_path / "scored")["accuracy"] == prepared.summary["accuracy"]
+
+
+def test_a_score_has_its_uncertainty_and_the_full_settings_of_its_sampler(
+    trained: tuple[RunDirectory, Config],
+) -> None:
+    run, config = trained
+    found = evaluate_run(run, config).summary
+    low, high = found["accuracy_interval"]
+    assert low < found["accuracy"] < high
+    assert found["decoding"] == config.evaluation.decoding.model_dump()
+    assert found["perplexity_bound"] == pytest.approx(np.exp(found["nelbo_per_token"]))
+
+
+def test_traced_items_have_pages_and_say_who_was_right_and_went_wrong(
+    trained: tuple[RunDirectory, Config], tmp_path: Path, raw_rows: Path
+) -> None:
+    run, _ = trained
+    out = tmp_path / "traced"
+    few = ["--set", "evaluation.limit=6", "--set", "evaluation.traces=4"]
+    result = evaluate(run.path, "--rows", raw_rows, "--out", out, *task_overrides(), *few)
+    assert result.exit_code == 0, result.output
+    items = pd.read_parquet(out / "items.parquet")
+    assert items["over_denoised"].notna().sum() == 4
+    pages = sorted(path.name for path in (out / "traces").iterdir())
+    assert pages == sorted(items["page_name"].dropna())
+    assert all(page in (out / "report.html").read_text() for page in pages)
+    untraced = evaluate(
+        run.path, "--rows", raw_rows, "--out", tmp_path / "plain", *task_overrides(), *few[:2]
+    )
+    assert untraced.exit_code == 0
+    plain = pd.read_parquet(tmp_path / "plain" / "items.parquet")
+    assert plain["response"].tolist() == items["response"].tolist()
+    assert final(out)["denoising"]["items"] == 4
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(
+    trained: tuple[RunDirectory, Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, config = trained
+    section = config.evaluation.model_copy(update={"batch_size": 10, "limit": 40, "step0": False})
+    config = config.model_copy(update={"evaluation": section})
+    whole = evaluate_run(run, config)
+    score, calls = Scorer.score, []
+
+    def interrupted(self: Scorer, items: list[Any]) -> list[dict[str, Any]]:
+        calls.append(len(items))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return score(self, items)
+
+    monkeypatch.setattr(Scorer, "score", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(run, config)
+    again = evaluate_run(run, config)
+    assert calls == [10] * 5  # two, the interrupted one, and the two that were left
+    assert not list(run.path.glob("*.partial"))
+    pd.testing.assert_frame_equal(again.items, whole.items)
+
+
+def test_responses_made_elsewhere_score_the_same(
+    trained: tuple[RunDirectory, Config], raw_rows: Path, tmp_path: Path
+) -> None:
+    run, config = trained
+    found = evaluate_run(run, config)
+    theirs = tmp_path / "theirs.jsonl"
+    rows = [{"response": text} for text in found.items["response"]]
+    theirs.write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
+    out = tmp_path / "scored"
+    options = ["--predictions", theirs, "--gold", raw_rows, "--out", out]
+    result = evaluate(*options, *task_overrides())
+    assert result.exit_code == 0, result.output
+    assert "1 gold without prediction" in result.output
+    items = pd.read_parquet(out / "items.parquet")
+    assert items["correct"].tolist() == found.items["correct"].tolist()[:-1]
+    assert "nelbo_per_token" not in final(out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give one of them"),
+        (("{run}", "--predictions", "x.jsonl"), "give one of them"),
+        (("{run}", "--rows", "missing.jsonl"), "file missing.jsonl not found"),
+        (("{run}", "--rows", "generate", "--set", "task.name=gsm8k"), "makes no rows of its own"),
+        (("{run}", "--out", "elsewhere"), "--rows: say which rows"),
+        (("nowhere/model", "--rows", "generate"), "nowhere/model"),
+        (("--predictions", "missing.jsonl"), "missing.jsonl: cannot be read"),
+        (("{run}", "--set", "evaluation.decoding.stepz=3"), "steps"),
+        (("{run}", "--set", "evaluation.decoding.threshold=0.9", "--set",
+          "evaluation.decoding.steps=3"), "steps must be null"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_scored_is_one_line(
+    trained: tuple[RunDirectory, Config], arguments: tuple[str, ...], message: str
+) -> None:
+    run, _ = trained
+    result = evaluate(*(argument.format(run=run.path) for argument in arguments))
+    assert result.exit_code == 2
+    assert message in result.output
+    assert len(result.output.strip().splitlines()) == 1

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from raymdm.cli import app
 from raymdm.config import Config
-from raymdm.evaluate import evaluate_run
+from raymdm.evaluations.run import evaluate_run
 from raymdm.models import load_model
 from raymdm.training import RunDirectory, run_in_process
 from raymdm.training.job import make_job
@@ -82,7 +82,7 @@ def test_the_card_says_what_was_trained_and_what_it_scored(
     export(run, tmp_path / "before")
     before = (tmp_path / "before" / "README.md").read_text()
     assert "Not evaluated" in before
-    scores = evaluate_run(run, config)["final"]
+    scores = evaluate_run(run, config).summary
     export(run, tmp_path / "after")
     card = (tmp_path / "after" / "README.md").read_text()
     assert f"| {scores['items']} | {scores['accuracy']:.1%}" in card

@@ -23,7 +23,7 @@ BELOW = {
     "training": BASE | {"diffusion", "models", "verdict", "tasks", "decoding", "data"},
 }
 # On the top floor: free to import anything.
-FREE = {"sweeps", "benchmarks", "variances", "diagnosis", "exports"}
+FREE = {"sweeps", "benchmarks", "variances", "diagnosis", "exports", "evaluations"}
 LIFTABLE = ("config", "diffusion", "models", "verdict", "decoding", "tasks")
 
 

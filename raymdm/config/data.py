@@ -36,7 +36,7 @@ class PrepareSection(Section):
     """Where raw rows come from and how they become tokens."""
 
     train: str = "generate"
-    """`generate`, a local .jsonl or .parquet file, or a Hugging Face dataset id."""
+    """`generate`, a local .jsonl, .parquet or .csv file, or a Hugging Face dataset id."""
     test: str | None = None
     """The test rows: likewise a file or an id; null for a generated task or a hub split."""
     hub_config: str | None = None

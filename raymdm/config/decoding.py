@@ -27,35 +27,37 @@ class DecodingSection(Section):
     schedule_power: float = Field(default=2.0, gt=0)
     """Exponent K of the `power` schedule, mask ratio 1 - r^K after a share r of the steps."""
     confidence: Literal["probability", "margin", "entropy", "random"] = "probability"
-    """What ranks the masked positions: probability of the predicted token, its lead over the second
-    (`margin`), negative entropy, or a random order. Always of the model's own distribution, before
-    temperature, top-p and top-k."""
+    """What ranks the masked positions: probability of the predicted token, its lead over the most
+    probable other one (`margin`), negative entropy, or a random order. Always of the model's own
+    (guided) distribution, before temperature, top-p and top-k."""
     threshold: float | None = Field(default=None, gt=0, le=1)
     """Parallel decoding: every step reveals all positions of the block whose confidence reaches
     this, at least one. Takes the place of steps and schedule."""
     remasking: Literal["none", "running_max", "last"] = "none"
     """`none`: what is revealed stays. The others are running confidence remasking (RCR, arXiv
     2508.13148): the least confident tokens are masked again, by the greatest confidence that their
-    position has had (`running_max`, the paper's rule) or by that of its last prediction (`last`)."""
+    position has had (`running_max`, the paper's rule) or that of its last prediction (`last`)."""
     temperature: float = Field(default=0.0, ge=0)
     """0 takes the most probable token."""
     sampling: Literal["gumbel", "categorical"] = "gumbel"
     """How a token is drawn above temperature 0: the largest of logits + temperature x Gumbel noise
-    (LLaDA), or one number per position through the inverse of the cumulative distribution. Both have
-    the same law; their noise differs."""
+    (LLaDA), or one number per position through the inverse of the cumulative distribution. Both
+    have the same law; their noise differs, and the second needs a fraction of the time with a large
+    vocabulary."""
     top_p: float | None = Field(default=None, gt=0, le=1)
-    """Draw only from the most probable tokens that together have this probability."""
+    """Draw only from the most probable tokens that together have this probability, at the
+    temperature; nothing at temperature 0."""
     top_k: int | None = Field(default=None, ge=1)
-    """Draw only from so many most probable tokens."""
+    """Draw only from so many most probable tokens, and those that equal the last of them."""
     guidance: float = Field(default=0.0, ge=0)
     """Classifier-free guidance w: logits u + (w + 1)(c - u), u those without the prompt; two
     forwards a step. 0 is off."""
     eos: Literal["free", "last", "never"] = "free"
-    """`last`: EOS is revealed only after all other tokens of its block; `never`: EOS is not
-    written at all."""
+    """`last`: EOS is revealed only after all other tokens of its block (with remasking: is masked
+    again before them); `never`: EOS is not written at all."""
     stop_at_eos: bool = True
-    """A response whose text up to its first EOS stands is finished, and filled up with EOS; the text
-    is the same either way."""
+    """A response whose text up to its first EOS stands is finished, and filled up with EOS; the
+    text is the same either way. No say with remasking: no token stands there before the end."""
     cache: Literal["none", "prefix", "dual"] = "none"
     """Approximate: within a block, keys and values of what lies before it (`prefix`), or also after
     it (`dual`), are kept from the block's first step (Fast-dLLM). A causal model always keeps its

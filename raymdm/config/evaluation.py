@@ -26,6 +26,13 @@ class EvaluationSection(Section):
     """Only the first so many rows of the split."""
     batch_size: int = Field(default=64, ge=1)
     """Rows decoded together; it does not change the result."""
+    actors: int | None = Field(default=None, ge=1)
+    """Ray actors that share the rows, each with a model of its own and of a worker's size
+    (cluster.cpus_per_worker, gpus_per_worker); it does not change the result. null: this process
+    does it all, without Ray."""
+    traces: int = Field(default=0, ge=0)
+    """A page for each of the first so many items that shows its denoising step by step; also counts
+    how many were right at some step and wrong at the end (over-denoising)."""
     step0: bool = True
     """Score the starting weights too, under the same settings."""
     decoding: DecodingSection = DecodingSection()

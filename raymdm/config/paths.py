@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from raymdm.config.data import SourceSection
+from raymdm.config.data import SourceSection, TaskSection
 from raymdm.config.schema import Config
 
 _KEYS = re.compile(r"(?<=://)[^/?#\s@]*@")
@@ -24,11 +24,21 @@ def with_absolute_paths(config: Config) -> Config:
     updates: dict[str, Any] = {
         "checkpoints": config.checkpoints.model_copy(update={"storage": storage}),
         "run_dir": _absolute(config.run_dir),
+        "task": with_absolute_tables(config.task),
         "data": config.data.model_copy(update=data),
         "model": config.model.model_copy(update={"init_from": start}),
         "estimator": config.estimator.model_copy(update={"density": density}),
     }
     return config.model_copy(update=updates)
+
+
+def with_absolute_tables(task: TaskSection) -> TaskSection:
+    """The same task with the paths of `task.options.tables` absolute, where it has them."""
+    tables = task.options.get("tables")
+    if not isinstance(tables, list):
+        return task
+    paths = [_absolute(path) if isinstance(path, str) else path for path in tables]
+    return task.model_copy(update={"options": {**task.options, "tables": paths}})
 
 
 def folder_in(place: str, name: str) -> str:

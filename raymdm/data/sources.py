@@ -1,4 +1,4 @@
-"""Raw rows: a JSONL or Parquet file, a Hugging Face data set, or a task's own generator.
+"""Raw rows: a JSONL, Parquet or CSV file, a Hugging Face data set, or a task's own generator.
 
 A source is cut into chunks. The driver holds the chunks' addresses only; the rows are read where
 they are tokenized, so on a cluster files must lie on storage that every node sees.
@@ -9,12 +9,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow
 import pyarrow.parquet
 
+from raymdm.data.csv_records import records
 from raymdm.errors import DataError
 from raymdm.tasks import PAGE_ROWS, TaskSpec
 
@@ -135,6 +137,57 @@ class ParquetSource:
 
 
 @dataclass(frozen=True)
+class CsvSource:
+    """A CSV file with a header; every field is a text."""
+
+    path: str
+
+    def digest(self) -> str:
+        """Hash of the file."""
+        return file_digest(self.path)
+
+    def chunks(self) -> list[Chunk]:
+        """A chunk for every `CHUNK_ROWS` records; reads the file once."""
+        chunks: list[Chunk] = []
+        with open(self.path, "rb") as file:
+            header, end = None, 0
+            first, start, count = 0, 0, 0
+            for record in records(file, self.path):
+                if header is None:
+                    header = record.fields
+                    if len(set(header)) < len(header):
+                        raise DataError(f"{self.path}, line {record.line}: two fields of one name")
+                else:
+                    if not count:
+                        first, start = record.line, end
+                    count += 1
+                    if count == CHUNK_ROWS:
+                        chunks.append(Chunk(first, count, start))
+                        count = 0
+                end = record.end
+        if count:
+            chunks.append(Chunk(first, count, start))
+        if not chunks:
+            raise DataError(f"{self.path}: the file is empty; give one with a header and rows")
+        return chunks
+
+    def read(self, chunk: Chunk, task: TaskSpec) -> Iterator[Row]:
+        """The rows of a chunk."""
+        name = Path(self.path).name
+        with open(self.path, "rb") as file:
+            header = next(records(file, self.path)).fields
+            file.seek(chunk.offset)
+            for record in islice(records(file, self.path, chunk.first), chunk.rows):
+                place = f"{self.path}, line {record.line}"
+                if len(record.fields) != len(header):
+                    raise DataError(
+                        f"{place}: {len(record.fields)} fields, the header has {len(header)}"
+                    )
+                fields = dict(zip(header, record.fields, strict=True))
+                yield Row(place, f"{name}:{record.line}", fields)
+
+
+@dataclass(frozen=True)
 class HubSource:
     """A data set of the Hugging Face hub, or a folder that `datasets` can load."""
 
@@ -212,7 +265,9 @@ def open_source(name: str, key: str, hub_config: str | None, split: str) -> Sour
             return JsonlSource(str(path))
         if path.suffix == ".parquet":
             return ParquetSource(str(path))
-        raise DataError(f"{key}: {name} is neither .jsonl nor .parquet; convert it to one of them")
+        if path.suffix == ".csv":
+            return CsvSource(str(path))
+        raise DataError(f"{key}: {name} is no .jsonl, .parquet or .csv; convert it to one of them")
     if path.suffix in FILE_ENDINGS:
         raise DataError(f"{key}: file {name} not found (looked for {path})")
     return HubSource(key, str(path) if path.is_dir() else name, hub_config, split)

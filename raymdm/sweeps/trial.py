@@ -8,7 +8,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from raymdm.command import import_modules
 from raymdm.errors import StoppedError, UserError
-from raymdm.evaluate import evaluate_run
+from raymdm.evaluations.run import evaluate_run
 from raymdm.sweeps.design import Trial
 from raymdm.training import RunDirectory, run_in_process, run_trainer
 from raymdm.training.checkpoint import clear_up

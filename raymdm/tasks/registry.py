@@ -5,13 +5,21 @@ from dataclasses import replace
 
 from raymdm.config.data import TaskSection, check_pattern
 from raymdm.errors import ConfigurationError
-from raymdm.tasks import gsm8k, reasoning
+from raymdm.tasks import countdown, gsm8k, hitab, math500, openscience, reasoning, sudoku
 from raymdm.tasks.spec import TaskSpec
 from raymdm.tasks.template import nearest
 
 MakeTask = Callable[[TaskSection], TaskSpec]
 
-_MAKERS: dict[str, MakeTask] = {"gsm8k": gsm8k.make, "reasoning_gym": reasoning.make}
+_MAKERS: dict[str, MakeTask] = {
+    "countdown": countdown.make,
+    "gsm8k": gsm8k.make,
+    "hitab": hitab.make,
+    "math500": math500.make,
+    "openscience": openscience.make,
+    "reasoning_gym": reasoning.make,
+    "sudoku": sudoku.make,
+}
 
 
 def register_task(name: str, make: MakeTask) -> None:

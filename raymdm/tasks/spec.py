@@ -49,5 +49,8 @@ class TaskSpec:
     """(text of a response, reference) -> counts of that item, such as how many of its several
     answers are right; None where right or wrong says all."""
     figures: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Figures beside accuracy: name -> (numerator, denominator), both names of `counts`, each summed
-    over the items (precision, recall and F1 of several answers are such ratios)."""
+    """Figures beside accuracy: name -> (numerator, denominator), both names of `counts`, each
+    summed over the items (precision, recall and F1 of several answers are such ratios)."""
+    files: tuple[str, ...] = ()
+    """Files beside the rows that examples are made of, such as tables: prepared data depends on
+    what is in them."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from string import Formatter
 from typing import Any
 
+from raymdm.config.data import TaskSection
 from raymdm.errors import ConfigurationError, DataError
 
 
@@ -65,3 +66,35 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean …?` for a misspelt name, or nothing."""
     close = difflib.get_close_matches(name, [str(k) for k in known], n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def text_field(row: Mapping[str, Any], name: str) -> str:
+    """A field of a row that must be a text.
+
+    Raises:
+        DataError: it is missing (names the nearest one), of another type, or empty.
+    """
+    if name not in row:
+        raise DataError(
+            f"field {name!r} is missing{nearest(name, row)}; "
+            f"fields found: {', '.join(map(str, row)) or 'none'}"
+        )
+    value = row[name]
+    if not isinstance(value, str):
+        raise DataError(f"field {name!r} must be a text, found {type(value).__name__} {value!r}")
+    if not value.strip():
+        raise DataError(f"field {name!r} is empty")
+    return value
+
+
+def templates(section: TaskSection, prompt: str, response: str) -> tuple[str, str]:
+    """The prompt's and the response's template: the section's own, else those given here.
+
+    Raises:
+        ConfigurationError: a broken template.
+    """
+    prompt = prompt if section.prompt_template is None else section.prompt_template
+    response = response if section.response_template is None else section.response_template
+    check_template(prompt, "task.prompt_template")
+    check_template(response, "task.response_template")
+    return prompt, response

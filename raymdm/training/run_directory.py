@@ -168,7 +168,7 @@ class RunDirectory:
         # Keys that came since the run began have the default they had without being there.
         there = identity(validate(self.read_config(), str(self.config)).model_dump())
         if fingerprint(here) != fingerprint(there):
-            key, was, now = _first_difference(there, here)
+            key, was, now = first_difference(there, here)
             raise CheckpointError(
                 f"{self.path} belongs to another configuration: {key} is {was!r} there and {now!r} "
                 "here; choose another run_dir"
@@ -224,9 +224,10 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _first_difference(was: Any, now: Any, path: str = "") -> tuple[str, Any, Any]:
+def first_difference(was: Any, now: Any, path: str = "") -> tuple[str, Any, Any]:
+    """The first key in which two nested mappings differ, dotted, with its two values."""
     if isinstance(was, dict) and isinstance(now, dict):
         for key in [*was, *(k for k in now if k not in was)]:
             if was.get(key) != now.get(key):
-                return _first_difference(was.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+                return first_difference(was.get(key), now.get(key), f"{path}.{key}".lstrip("."))
     return path, was, now

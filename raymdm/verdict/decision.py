@@ -14,8 +14,11 @@ import numpy as np
 import pandas as pd
 
 from raymdm.errors import ConfigurationError
-from raymdm.verdict import statistics
-from raymdm.verdict.outcomes import one_row_per_run, outcomes
+from raymdm.verdict import power, statistics
+from raymdm.verdict.beside import Beside, beside
+from raymdm.verdict.item_noise import ItemScores, binomial_noise, item_noise, item_scores
+from raymdm.verdict.outcomes import Outcomes, one_row_per_run, outcomes
+from raymdm.verdict.sequential import ArmLook, Decision
 from raymdm.verdict.statistics import LEVEL, UNDEFINED, Interval, Scores
 
 Word = Literal["baseline", "better", "worse", "equivalent", "undecided"]
@@ -31,6 +34,8 @@ class ArmVerdict:
     arm: str
     scores: tuple[float, ...]
     """Scores of the finished runs, in the order of the rows."""
+    seeds: tuple[Any, ...]
+    """Their seeds, in the same order."""
     n: int
     """Runs with an outcome: finished or diverged."""
     n_failed: int
@@ -62,11 +67,27 @@ class ArmVerdict:
     """Seeds per arm that would show `seeds_needed_for` with 80% power: low and high."""
     seeds_needed_for: float = nan
     """The difference meant: the margin, else twice the baseline's standard error now."""
+    items: int = 0
+    """Test items of every run; 0 where the scores item by item are not known."""
+    item_noise: float = nan
+    """Part of `sd` that so few items cause: what other items would add to it or take away."""
+    item_noise_binomial: float = nan
+    """The bound on it were every item a coin of its own; for items that are right or wrong."""
+    beside: Beside | None = None
+    """Other looks at the comparison, none of which decides; None for the baseline."""
+    look: ArmLook | None = None
+    """The look that the word is from, where the seeds were added until the question was decided
+    (`raymdm.verdict.sequential`); the interval and the p values are not adjusted for the looks."""
 
     @property
     def n_finished(self) -> int:
         """Runs with a score."""
         return len(self.scores)
+
+    @property
+    def mostly_items(self) -> bool:
+        """Whether item noise exceeds half of the seeds' standard deviation."""
+        return self.item_noise > self.sd / 2
 
 
 @dataclass(frozen=True)
@@ -78,6 +99,8 @@ class Verdict:
     higher_is_better: bool
     margin: float | None
     arms: tuple[ArmVerdict, ...]
+    looks: int = 1
+    """Looks that the design allows; more than one where seeds were added until it was decided."""
 
     def __getitem__(self, arm: str) -> ArmVerdict:
         return next(row for row in self.arms if row.arm == arm)
@@ -111,6 +134,8 @@ def compare(
     metric: str = "score",
     higher_is_better: bool = True,
     margin: float | None = None,
+    *,
+    items: ItemScores | None = None,
 ) -> Verdict:
     """Say of every arm whether it differs from the baseline or the seeds explain it.
 
@@ -123,6 +148,8 @@ def compare(
         metric: Column of the score.
         higher_is_better: False for losses and likelihood bounds.
         margin: Differences below this do not matter; allows the verdict `equivalent`.
+        items: The scores item by item, for what stands beside the verdict; by default those of
+            the column `item`.
 
     Raises:
         DataError: a missing column, an unknown state, or a run that appears twice.
@@ -140,17 +167,38 @@ def compare(
     if margin is not None and not (isfinite(margin) and margin > 0):
         raise ConfigurationError(f"margin {margin} is not a positive number")
     names = [baseline, *(name for name in names if name != baseline)]
-    base, *others = (_describe(name, *outcomes(runs[runs["arm"] == name])) for name in names)
+    if items is None and "item" in df.columns:
+        items = item_scores(df, metric, runs)
+    base, *others = (_describe(name, outcomes(runs[runs["arm"] == name]), items) for name in names)
     compared = [_against(arm, base, higher_is_better, margin, len(others)) for arm in others]
     adjusted = statistics.holm([fields["p_welch"] for fields in compared])
     rows = []
     for arm, fields, p_holm in zip(others, compared, adjusted, strict=True):
-        measured = replace(arm, **fields, p_holm=p_holm)
+        measured = replace(
+            arm, **fields, p_holm=p_holm, beside=_beside(arm, base, higher_is_better, items)
+        )
         word = _decide(measured, base, higher_is_better, margin)
         rows.append(replace(measured, verdict=word))
     return Verdict(
         metric, baseline, higher_is_better, margin, (replace(base, verdict="baseline"), *rows)
     )
+
+
+def by_looks(verdict: Verdict, decision: Decision) -> Verdict:
+    """The verdict of a sweep that added seeds until it was decided: the words are the looks'.
+
+    Tests on seeds that were added because of what the earlier ones showed would err too often, so
+    the rule of a single look must not speak here.
+    """
+    words: dict[str, Word] = {"better": "better", "worse": "worse", "equivalent": "equivalent"}
+    looks = {row.arm: row for row in decision.arms}
+    rows = tuple(
+        replace(row, verdict=words.get(looks[row.arm].word, "undecided"), look=looks[row.arm])
+        if row.arm in looks
+        else row
+        for row in verdict.arms
+    )
+    return replace(verdict, arms=rows, looks=len(decision.design.looks))
 
 
 def _decide(
@@ -194,9 +242,22 @@ def _against(
         "variance_ratio": ratio,
         "variance_ratio_interval": ratio_interval,
         "rests_on_normality": floor * comparisons > LEVEL,
-        "seeds_needed": statistics.seeds_needed(first, second, target, comparisons),
+        "seeds_needed": power.seeds_needed(first, second, target, comparisons),
         "seeds_needed_for": target,
     }
+
+
+def _beside(
+    arm: ArmVerdict, base: ArmVerdict, higher_is_better: bool, items: ItemScores | None
+) -> Beside:
+    return beside(
+        (arm.arm, base.arm),
+        (np.array(arm.scores), np.array(base.scores)),
+        (arm.seeds, base.seeds),
+        (arm.n_diverged, base.n_diverged),
+        higher_is_better,
+        items,
+    )
 
 
 def _with_diverged(
@@ -214,17 +275,28 @@ def _with_diverged(
     return ranks[: arm.n], ranks[arm.n :]
 
 
-def _describe(name: str, scores: Scores, n_diverged: int, n_failed: int) -> ArmVerdict:
+def _describe(name: str, runs: Outcomes, items: ItemScores | None) -> ArmVerdict:
     """The numbers of one arm alone."""
-    found = len(scores) > 0
+    scores, found = runs.scores, len(runs.scores) > 0
+    mean = float(np.mean(scores)) if found else nan
+    noise = bound = nan
+    if items is not None:
+        values = items.of(name)
+        noise = item_noise(values, items.weights)
+        if len(values) and np.isin(values, (0.0, 1.0)).all():
+            bound = binomial_noise(mean, len(items.weights))
     return ArmVerdict(
         arm=name,
         scores=tuple(map(float, scores)),
-        n=len(scores) + n_diverged,
-        n_failed=n_failed,
-        n_diverged=n_diverged,
-        mean=float(np.mean(scores)) if found else nan,
+        seeds=runs.seeds,
+        n=len(scores) + runs.n_diverged,
+        n_failed=runs.n_failed,
+        n_diverged=runs.n_diverged,
+        mean=mean,
         sd=statistics.spread(scores),
         min=float(np.min(scores)) if found else nan,
         max=float(np.max(scores)) if found else nan,
+        items=0 if items is None else len(items.weights),
+        item_noise=noise,
+        item_noise_binomial=bound,
     )

@@ -1,6 +1,8 @@
 """What became of each run: its score, or that it diverged, or that it was lost."""
 
+from dataclasses import dataclass
 from math import nan
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +14,25 @@ LOST = ("failed", "missing", "interrupted", "running", "pending")
 """States of a run that gave no outcome; together they make `n_failed`."""
 
 
-def outcomes(rows: pd.DataFrame) -> tuple[Scores, int, int]:
-    """(scores of the finished runs, number diverged, number failed) of one arm's rows."""
+@dataclass(frozen=True)
+class Outcomes:
+    """One arm's runs."""
+
+    scores: Scores
+    """Of the finished runs."""
+    seeds: tuple[Any, ...]
+    """Theirs, in the same order."""
+    n_diverged: int
+    n_failed: int
+
+
+def outcomes(rows: pd.DataFrame) -> Outcomes:
+    """What became of one arm's rows, as `one_row_per_run` gives them."""
     lost = rows["state"].isin(LOST)
     finished = ~lost & (rows["state"] != "diverged") & np.isfinite(rows["score"])
-    return (
+    return Outcomes(
         rows.loc[finished, "score"].to_numpy(float),
+        tuple(rows.loc[finished, "seed"].tolist()),
         int((~lost & ~finished).sum()),
         int(lost.sum()),
     )

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from raymdm.verdict import plots, tables
+from raymdm.verdict import details, plots, tables
 from raymdm.verdict.summary import Comparison, Summary
 
 
@@ -25,6 +25,7 @@ def render_report(summary: Summary) -> str:
         name=Path(results.source).resolve().name,
         summary=summary,
         headings=tables.HEADINGS,
+        detail_headings=details.DETAIL_HEADINGS,
         comparisons=[_comparison(comparison) for comparison in summary.comparisons],
         curves=[_curves(summary, setting) for setting in results.settings],
         runs=[_run(row, summary) for row in results.runs.to_dict("records")],
@@ -47,6 +48,11 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         if verdict.comparisons
         else [("undecided", text) for text in comparison.sentences],
         "rows": rows,
+        "details": [details.detail_cells(verdict, row) for row in verdict.arms]
+        if verdict.comparisons
+        else [],
+        "variances": details.variances_seen(verdict),
+        "coverage": details.coverage_lines(verdict),
         "plot": Markup(plots.seeds_plot(verdict, comparison.metric.label)) if scored else None,
     }
 

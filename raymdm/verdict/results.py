@@ -14,7 +14,16 @@ from typing import Any
 import pandas as pd
 
 from raymdm.errors import ConfigurationError, DataError
-from raymdm.verdict.run_files import existing_folder, read_mapping, read_row, seed_of
+from raymdm.verdict.item_noise import ItemScores, item_scores
+from raymdm.verdict.outcomes import one_row_per_run
+from raymdm.verdict.run_files import (
+    existing_folder,
+    read_item_table,
+    read_mapping,
+    read_row,
+    seed_of,
+)
+from raymdm.verdict.sequential import SequentialDesign
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,10 @@ class Results:
     """Whether the primary metric was fixed before the runs, as in a sweep."""
     extended: bool = False
     """Whether runs were added to the design after others had ended."""
+    until: SequentialDesign | None = None
+    """How seeds were added until the question was decided, if they were."""
+    item_table: pd.DataFrame | None = None
+    """Scores item by item that came with a table of scores; those of runs are in their folders."""
 
     @property
     def arms(self) -> list[str]:
@@ -71,6 +84,36 @@ class Results:
         # Never measured is not diverged: the run is lost for this metric only.
         runs.loc[unscored & (runs["state"] == "finished"), "state"] = "failed"
         return runs[["arm", "seed", "state", metric.name]]
+
+    def items(self, metric: Metric, setting: str) -> ItemScores | None:
+        """Every finished run's scores item by item, where all of them have some."""
+        table = self._item_table
+        if table is None or metric.name not in table:
+            return None
+        table = table[table["setting"] == setting]
+        if metric.name == NELBO.name and "tokens" in table:
+            table = table.assign(weight=table["tokens"])
+        runs = one_row_per_run(self.table(metric, setting), metric.name)
+        return item_scores(table, metric.name, runs)
+
+    @cached_property
+    def _item_table(self) -> pd.DataFrame | None:
+        """One row per run and item: arm, seed, setting, item and the metrics."""
+        if self.item_table is not None:
+            return self.item_table.assign(setting="")
+        frames = []
+        for run in self.runs.itertuples():
+            if run.state != "finished" or not run.run_dir:
+                continue
+            frame = read_item_table(Path(run.run_dir))
+            if frame is None:
+                return None
+            frames.append(frame.assign(arm=run.arm, seed=run.seed, setting=run.setting))
+        if not frames:
+            return None
+        table = pd.concat(frames, ignore_index=True)
+        per_token = table["nll"] / table["tokens"]
+        return table.assign(**{ACCURACY.name: table["correct"], NELBO.name: per_token})
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -109,6 +152,7 @@ def read_sweep(path: str | Path) -> Results:
         for trial in design["trials"]:
             rows.append(_read_trial(folder, trial))
         baseline, primary = design.get("baseline") or arms[0], design.get("metric") or "accuracy"
+        until = SequentialDesign.from_dict(design["until"]) if design.get("until") else None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"{file}: not as `raymdm sweep` writes it ({reason})") from error
@@ -122,7 +166,8 @@ def read_sweep(path: str | Path) -> Results:
     results = _results(
         folder, rows, arms, baseline, primary, design.get("margin"), design.get("path")
     )
-    return replace(results, extended=bool(design.get("extended_after_results")))
+    extended = bool(design.get("extended_after_results"))
+    return replace(results, extended=extended, until=until)
 
 
 def read_runs(paths: Sequence[str | Path]) -> Results:

@@ -5,6 +5,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from raymdm.errors import DataError
@@ -56,6 +57,16 @@ def read_row(
     row |= {"attempts": 1 if found else 0, "message": message or ""}
     row["run_dir"] = str(run_dir) if found else ""
     return row
+
+
+def read_item_table(folder: Path) -> pd.DataFrame | None:
+    """A run's `items.parquet`: item, correct, nll, tokens; None where there is none to read."""
+    try:
+        return pd.read_parquet(
+            folder / "items.parquet", columns=["item", "correct", "nll", "tokens"]
+        )
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _number(value: Any) -> float:

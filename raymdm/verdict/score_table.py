@@ -33,8 +33,10 @@ def read_table(path: str | Path, metric: str = "score", higher_is_better: bool =
     if not rows:
         raise DataError(f"{file}: no rows below the header")
     frame = pd.DataFrame(rows)
+    items = None
     if "item" in frame:
         _refuse_twice(file, frame, ["arm", "seed", "item"])
+        items = frame[["arm", "seed", "item", metric]]
         frame = frame.groupby(["arm", "seed"], sort=False, as_index=False).agg(
             {metric: lambda items: items.mean(skipna=False), "state": "first", "line": "first"}
         )
@@ -46,7 +48,13 @@ def read_table(path: str | Path, metric: str = "score", higher_is_better: bool =
     label = NELBO.label if metric == NELBO.name else metric
     described = Metric(metric, higher_is_better and metric != NELBO.name, label)
     return Results(
-        str(file), frame, (described,), metric, str(frame["arm"].iloc[0]), declared=False
+        str(file),
+        frame,
+        (described,),
+        metric,
+        str(frame["arm"].iloc[0]),
+        declared=False,
+        item_table=items,
     )
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestIndPower
 
 Scores: TypeAlias = npt.NDArray[np.float64]
 Interval = tuple[float, float]
@@ -21,8 +20,6 @@ Interval = tuple[float, float]
 LEVEL = 0.05
 EXACT_SPLITS = 20_000
 """Up to so many splits the permutation test enumerates them all; beyond, it samples as many."""
-MOST_SEEDS = 1_000_000
-"""Upper end of the search for the number of seeds."""
 UNDEFINED: Interval = (nan, nan)
 
 # Scores that are equal up to rounding must count as equal, or the t statistic is noise over noise.
@@ -71,6 +68,28 @@ def welch(first: Scores, second: Scores) -> Welch:
         (float(narrow.low), float(narrow.high)),
         float(result.pvalue),
     )
+
+
+class WelchParts(NamedTuple):
+    """What Welch's test is made of; NaN where it is undefined."""
+
+    difference: float
+    error: float
+    """Standard error of the difference."""
+    freedom: float
+    """Welch's degrees of freedom."""
+
+
+def welch_parts(first: Scores, second: Scores) -> WelchParts:
+    """The parts of `welch(first, second)`, for tests of other hypotheses than "equal"."""
+    spreads = spread(first), spread(second)
+    if not all(map(isfinite, spreads)) or not any(spreads):
+        return WelchParts(nan, nan, nan)
+    parts = [spreads[0] ** 2 / len(first), spreads[1] ** 2 / len(second)]
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (len(scores) - 1) for part, scores in zip(parts, (first, second), strict=True)
+    )
+    return WelchParts(float(np.mean(first) - np.mean(second)), sqrt(sum(parts)), freedom)
 
 
 def holm(p_values: list[float]) -> list[float]:
@@ -151,41 +170,3 @@ def mean_interval(scores: Scores) -> Interval:
         return UNDEFINED
     half = float(stats.t.ppf(0.975, len(scores) - 1)) * spread(scores) / sqrt(len(scores))
     return float(np.mean(scores)) - half, float(np.mean(scores)) + half
-
-
-def seeds_needed(
-    first: Scores, second: Scores, difference: float, comparisons: int = 1
-) -> tuple[int, int] | None:
-    """Seeds per arm that show a true `difference` with 80% power, as a (low, high) range.
-
-    The range is that of the 95% interval of the pooled standard deviation; the observed effect
-    plays no part (it would make the answer as noisy as the p value). The level is 0.05 over
-    `comparisons`, the hardest step of Holm's procedure. None where the noise is unmeasured.
-    """
-    groups = [scores for scores in (first, second) if len(scores) >= 2]
-    freedom = sum(len(scores) - 1 for scores in groups)
-    squares = sum((len(scores) - 1) * spread(scores) ** 2 for scores in groups)
-    if not squares or not isfinite(difference) or difference <= 0:
-        return None
-    quantiles = stats.chi2.ppf([0.975, 0.025], freedom)
-    low, high = (
-        _seeds_for(difference / sqrt(squares / float(quantile)), LEVEL / max(comparisons, 1))
-        for quantile in quantiles
-    )
-    return low, high
-
-
-def _seeds_for(effect: float, level: float, power: float = 0.8) -> int:
-    """Smallest n per arm (at least 2) whose t test sees `effect` (in sds) with this power."""
-
-    def enough(n: int) -> bool:
-        # Far beyond the threshold the noncentral t overflows; there the answer is known.
-        return effect * sqrt(n / 2) > 1e3 or TTestIndPower().power(effect, n, level) >= power
-
-    low, high = 1, 2
-    while not enough(high) and high < MOST_SEEDS:
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return min(high, MOST_SEEDS)

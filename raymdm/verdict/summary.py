@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from raymdm.verdict.decision import Verdict, compare, json_safe
+from raymdm.verdict.decision import Verdict, by_looks, compare, json_safe
 from raymdm.verdict.outcomes import LOST
 from raymdm.verdict.results import Metric, Results, choose_metric
+from raymdm.verdict.sequential import look
 from raymdm.verdict.wording import sentences
 
 
@@ -45,7 +46,12 @@ class Summary:
         return [text for comparison in self.comparisons for text in comparison.sentences]
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of `summary.json`; a metric maps to one verdict, or to one per setting."""
+        """The content of `summary.json`; a metric maps to one verdict, or to one per setting.
+
+        A verdict holds `metric`, `baseline`, `higher_is_better`, `margin`, `looks` and `arms`, by
+        name the fields of `ArmVerdict` with those of `Beside` under `beside` and of `ArmLook`
+        under `look`. Undefined numbers are null.
+        """
         metrics: dict[str, Any] = {}
         for comparison in self.comparisons:
             content = comparison.verdict.to_dict()
@@ -89,29 +95,66 @@ def summarise(
             each,
             setting,
             each.name == primary,
-            compare(
-                results.table(each, setting),
-                baseline,
-                each.name,
-                each.higher_is_better,
-                margin if each.name == primary else None,
-            ),
+            _verdict(results, each, setting, baseline, margin if each.name == primary else None),
         )
         for each in ordered
         for setting in results.settings
     )
-    return Summary(results, primary, baseline, margin, comparisons, _notes(results, primary))
+    notes = (*_notes(results, primary), *_item_notes(comparisons))
+    return Summary(results, primary, baseline, margin, comparisons, notes)
+
+
+def _verdict(
+    results: Results, metric: Metric, setting: str, baseline: str, margin: float | None
+) -> Verdict:
+    """The decision rule; for the metric that seeds were added for, the words of the looks."""
+    runs = results.table(metric, setting)
+    verdict = compare(
+        runs,
+        baseline,
+        metric.name,
+        metric.higher_is_better,
+        margin,
+        items=results.items(metric, setting),
+    )
+    until = results.until
+    if until is None or until.metric != metric.name or until.arms[0] != baseline:
+        return verdict
+    return by_looks(verdict, look(until, runs))
+
+
+def _item_notes(comparisons: tuple[Comparison, ...]) -> list[str]:
+    """Where more test items would help as well as more seeds."""
+    notes = []
+    for comparison in comparisons:
+        arms = [row for row in comparison.verdict.arms if row.mostly_items]
+        if arms:
+            shown = ", ".join(f"{row.arm} {row.item_noise:.2g} of {row.sd:.2g}" for row in arms)
+            where = (
+                f"{comparison.metric.name}{f' at {comparison.setting}' * bool(comparison.setting)}"
+            )
+            notes.append(
+                f"{where}: more than half of the standard deviation between seeds is noise of the "
+                f"{arms[0].items} test items ({shown}); more items would narrow it, not only seeds"
+            )
+    return notes
 
 
 def _notes(results: Results, primary: str) -> tuple[str, ...]:
     """What a reader of the verdicts should know besides."""
     notes = []
+    if results.until is not None:
+        notes.append(
+            f"seeds were added until the verdict on {results.until.metric} was decided, by a "
+            "design fixed beforehand; that is in its words, not in the intervals and p values, nor "
+            "in the verdicts on other metrics"
+        )
     if results.declared and primary != results.primary:
         notes.append(
             f"the runs were made to compare {results.primary}; {primary} was chosen afterwards, "
             "so read its verdicts as a suggestion for the next sweep"
         )
-    if results.extended:
+    if results.extended and results.until is None:
         notes.append(
             "runs were added after others had ended: if that was because of what they showed, the "
             "p values are too small"

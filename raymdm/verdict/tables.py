@@ -1,13 +1,13 @@
 """A verdict as a table: the same cells for the terminal and for the report."""
 
-from dataclasses import dataclass
-
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from raymdm.verdict.cells import Cell
 from raymdm.verdict.decision import ArmVerdict, Verdict
+from raymdm.verdict.details import DETAIL_HEADINGS, coverage_lines, detail_cells, variances_seen
 from raymdm.verdict.summary import Comparison, Summary
 from raymdm.verdict.wording import NOTHING, decimals, interval, number, p_value, ratio
 
@@ -23,14 +23,6 @@ HEADINGS = (
     ("verdict", ""),
 )
 """Title and subtitle of every column; a cell's two lines follow them."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell: the number that is read first, and the smaller line below it."""
-
-    main: str
-    detail: str = ""
 
 
 def cells(verdict: Verdict, row: ArmVerdict) -> list[Cell]:
@@ -78,31 +70,42 @@ def title(comparison: Comparison) -> str:
 
 def verdict_table(comparison: Comparison) -> Table:
     """The terminal's table of one metric in one setting."""
-    table = Table(
-        title=title(comparison),
-        title_justify="left",
-        title_style="bold" if comparison.primary else "",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for heading, below in HEADINGS:
+    verdict = comparison.verdict
+    table = as_table(HEADINGS, [cells(verdict, row) for row in verdict.arms])
+    table.title, table.title_justify = title(comparison), "left"
+    table.title_style = "bold" if comparison.primary else ""
+    table.caption, table.caption_justify = "\n".join(variances_seen(verdict)), "left"
+    return table
+
+
+def as_table(headings: tuple[tuple[str, str], ...], rows: list[list[Cell]]) -> Table:
+    """Rows of cells for the terminal; verdicts in their colours."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading, below in headings:
         table.add_column(f"{heading}\n[dim]{below}[/dim]" if below else heading)
-    for row in comparison.verdict.arms:
+    for row in rows:
         line = []
-        for cell in cells(comparison.verdict, row):
-            style = COLOURS.get(cell.main, "")
-            text = Text(cell.main, style=style)
+        for cell in row:
+            text = Text(cell.main, style=COLOURS.get(cell.main, ""))
             line.append(text.append(f"\n{cell.detail}", style="dim") if cell.detail else text)
         table.add_row(*line)
     return table
 
 
 def print_summary(summary: Summary, console: Console) -> None:
-    """Tables, the primary metric first, then the verdicts in words."""
+    """The verdicts in words, their tables, and what stands beside those of the primary metric."""
+    console.print()
+    for text in summary.sentences:
+        console.print(Text(f"• {text}"))
     console.print()
     for comparison in summary.comparisons:
         console.print(verdict_table(comparison))
-    for text in summary.sentences:
-        console.print(Text(f"• {text}"))
+    for comparison in summary.comparisons:
+        verdict = comparison.verdict
+        if comparison.primary and verdict.comparisons:
+            rows = [detail_cells(verdict, row) for row in verdict.arms]
+            console.print(as_table(DETAIL_HEADINGS, rows))
+            for text in coverage_lines(verdict):
+                console.print(Text(text, style="dim"))
     for text in summary.notes:
         console.print(Text(f"note: {text}", style="dim"))

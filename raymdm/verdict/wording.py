@@ -3,7 +3,8 @@
 from math import floor, isfinite, log10
 
 from raymdm.verdict.decision import ArmVerdict, Verdict
-from raymdm.verdict.statistics import MOST_SEEDS, Interval
+from raymdm.verdict.power import MOST_SEEDS
+from raymdm.verdict.statistics import Interval
 
 NOTHING = "–"
 
@@ -62,7 +63,24 @@ def sentence(verdict: Verdict, row: ArmVerdict) -> str:
     diverged = [
         f"{side.arm} diverged {side.n_diverged}/{side.n}" for side in (row, base) if side.n_diverged
     ]
-    return "; ".join([text, *diverged])
+    return "; ".join([text, *_looks(verdict, row), *diverged])
+
+
+def _looks(verdict: Verdict, row: ArmVerdict) -> list[str]:
+    """Where seeds were added until it was decided: the look that the verdict is from."""
+    look = row.look
+    if look is None:
+        return []
+    if not look.look:
+        return ["no look yet: the seeds of the first are not complete"]
+    words = {"better": "decided", "worse": "decided", "continue": "still open"}
+    text = (
+        f"{words.get(look.word, look.word)} at look {look.look} of {verdict.looks} with {look.n} "
+        f"seeds per arm ({look.reason}"
+    )
+    return [
+        f"{text}; p {look.p:.2g}, boundary {look.boundary:.2g})" if isfinite(look.p) else f"{text})"
+    ]
 
 
 def normality(row: ArmVerdict, base: ArmVerdict) -> str:
@@ -84,7 +102,7 @@ def _decided(verdict: Verdict, row: ArmVerdict, base: ArmVerdict) -> str:
     return (
         f"{row.arm} is {row.verdict} than {verdict.baseline} on {verdict.metric} by "
         f"{number(abs(row.difference), places)} {interval((low, high), places)} "
-        f"(Welch 95% interval, Holm {_equals(row.p_holm)}, {row.n_finished} against "
+        f"(Welch 95% interval, {_holm(row)}, {row.n_finished} against "
         f"{base.n_finished} seeds{inside})"
         + (f"; {normality(row, base)}" if row.rests_on_normality else "")
     )
@@ -109,8 +127,8 @@ def _undecided(verdict: Verdict, row: ArmVerdict, base: ArmVerdict) -> str:
         return f"{text} from a single seed on one side; a verdict needs at least two on each"
     if not isfinite(row.p_welch):
         return f"{text}, but the scores do not vary between seeds, so there is no noise to judge by"
-    text += f" {interval(row.interval, places)} (Holm {_equals(row.p_holm)})"
-    if row.p_holm < 0.05:
+    text += f" {interval(row.interval, places)} ({_holm(row)})"
+    if row.p_holm < 0.05 and row.look is None:
         winner = row.arm if (row.difference > 0) == verdict.higher_is_better else base.arm
         return f"{text}; {winner} leads among finished runs, but it diverged, so it does not win"
     if row.seeds_needed is not None:
@@ -127,6 +145,11 @@ def seeds(needed: tuple[int, int]) -> str:
     low, high = needed
     shown = f"{high}+" if high >= MOST_SEEDS else str(high)
     return shown if low == high else f"{low}–{shown}"
+
+
+def _holm(row: ArmVerdict) -> str:
+    looked = " before the looks" if row.look is not None else ""
+    return f"Holm {_equals(row.p_holm)}{looked}"
 
 
 def _equals(p: float) -> str:

@@ -239,6 +239,16 @@ def test_paths_of_sources_are_made_absolute_and_uris_stay() -> None:
     assert config.data.sources[0].files == [f"{Path.cwd()}/a/*.jsonl", *files[1:]]
 
 
+def test_paths_of_tables_are_made_absolute() -> None:
+    task = {"name": "hitab", "options": {"tables": ["a.jsonl", "/b.jsonl"], "format": "html"}}
+    config = with_absolute_paths(validate({"task": task}))
+    tables = [f"{Path.cwd()}/a.jsonl", "/b.jsonl"]
+    assert config.task.options == {"tables": tables, "format": "html"}
+    for other in ({}, {"tables": 3}):  # whatever it means to another task
+        task = {"name": "mine", "options": other}
+        assert with_absolute_paths(validate({"task": task})).task.options == other
+
+
 @pytest.mark.parametrize(
     ("changed", "same"),
     [

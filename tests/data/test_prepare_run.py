@@ -413,3 +413,50 @@ def test_python_door(run: Run) -> None:
     assert manifest["splits"]["test"]["wrong_by_own_scorer"] == 0
     length = config.evaluation.decoding.response_length
     assert manifest["splits"]["train"]["longest_response"] == length
+
+
+def test_a_csv_file_keeps_its_leading_zeros(run: Run) -> None:
+    generate = get_task("sudoku").generate
+    assert generate is not None
+    puzzles = generate(0, 0)[:40]
+    for name, part in (("train", puzzles[:30]), ("test", puzzles[30:])):
+        lines = [",".join(puzzle.values()) for puzzle in part]
+        Path(f"{name}.csv").write_text("\n".join(["Puzzle,Solution", *lines]) + "\n")
+    result = run("prepare.train=train.csv", "prepare.test=test.csv", config="tasks/sudoku")
+    assert result.exit_code == 0, result.output
+    assert read_manifest("out").splits["test"].wrong_by_own_scorer == 0
+    references = [json.loads(row["reference"]) for row in rows_of("test")]
+    assert [one["puzzle"] for one in references] == [puzzle["Puzzle"] for puzzle in puzzles[30:]]
+
+
+def test_tables_are_read_where_the_user_is_and_count_by_what_is_in_them(
+    run: Run, tmp_path: Path
+) -> None:
+    def write_tables(cell: str) -> None:
+        texts = [["year", "share"], *([str(year), cell] for year in range(30))]
+        write_rows("tables.jsonl", [{"table_id": "1", "title": "t", "texts": texts}])
+
+    questions = [
+        {"table_id": "1", "question": f"in {year}?", "answer": [year]} for year in range(30)
+    ]
+    write_tables("2.5")
+    keys = [
+        f"prepare.train={write_rows('train.jsonl', questions[:20])}",
+        f"prepare.test={write_rows('test.jsonl', questions[20:])}",
+        "task.options.tables=[tables.jsonl]",
+        "prepare.vocabulary_size=300",
+    ]
+    result = run(*keys, config="tasks/hitab")
+    assert result.exit_code == 0, result.output
+    text = load_encoder("out").tokenizer.decode(rows_of("test")[0]["input_ids"])
+    assert "<td>2.5</td>" in text
+    assert "syntax" in rows_of("test")[0]
+    keys[2] = f"task.options.tables=['{tmp_path}/tables.jsonl']"  # the same, called otherwise
+    again = run(*keys, config="tasks/hitab")
+    assert "prepared already" in " ".join(again.stderr.split())
+    write_tables("3.5")
+    changed = run(*keys, config="tasks/hitab")
+    assert changed.exit_code == 2, "the folder holds rows with other tables"
+    Path("tables.jsonl").unlink()
+    line = run(*keys, config="tasks/hitab").stderr
+    assert "tables.jsonl not found" in line

@@ -60,7 +60,7 @@ def test_the_two_rules_of_remasking_keep_the_greatest_or_the_latest_confidence()
 
 
 def test_the_least_confident_are_masked_again_equals_from_the_right():
-    running = torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0], [0.2, 0.9, 0.1, 0.3, 0.0]])
+    running = torch.tensor([[1.0, 1.0, 1.0, 1.0, 5.0], [0.2, 0.9, 0.1, 0.3, 5.0]])
     eligible = torch.tensor([[True, True, True, True, False]] * 2)
     assert chosen(masked_again(running, eligible, torch.tensor([2, 3]))) == [[2, 3], [0, 2, 3]]
     last = torch.tensor([[True, False, False, False, True]] * 2)

@@ -19,8 +19,10 @@ from tiny import (
     tiny_model,
 )
 
-from raymdm.diffusion import Rows, nelbo
-from raymdm.models import load_model
+from raymdm.diffusion import Rows, choice_nats, nelbo
+from raymdm.diffusion.cross_entropy import masked_cross_entropy
+from raymdm.diffusion.guidance import Guided
+from raymdm.models import Backbone, load_model
 
 PUBLISHED = FIXTURES / "likelihood" / "exact_masks.json"
 LONG = (1, 4, 2, 8, 0, 5)
@@ -36,19 +38,62 @@ def exact(row: Rows) -> float:
 def published_cases() -> list[Any]:
     if not PUBLISHED.is_file():
         return [pytest.param(None, marks=pytest.mark.skip(reason="no published numbers here"))]
-    cases = json.loads(PUBLISHED.read_text())["cases"]
-    return [case for case in cases if case["cfg_scale"] == 0]
+    return json.loads(PUBLISHED.read_text())["cases"]
+
+
+def published_row(case: dict[str, Any]) -> Rows:
+    return make_rows([(tuple(case["prompt_ids"]), tuple(case["response_ids"]))])
+
+
+@pytest.fixture(scope="module")
+def published() -> Backbone:
+    return load_model(FIXTURES / "llada_tiny", torch.float64)
 
 
 @pytest.mark.parametrize("case", published_cases())
-def test_it_equals_the_published_exact_bound(case: dict[str, Any]):
-    model = load_model(FIXTURES / "llada_tiny", torch.float64)
-    rows = make_rows([(tuple(case["prompt_ids"]), tuple(case["response_ids"]))])
-    result = nelbo(model, case["mask_id"], rows, exact_up_to=12)
+def test_it_equals_the_published_exact_bound(case: dict[str, Any], published: Backbone):
+    """With guidance and without."""
+    settings = {"exact_up_to": 12, "guidance": case["cfg_scale"]}
+    result = nelbo(published, case["mask_id"], published_row(case), **settings)
     bound = case["exact_negative_log_likelihood_bound"]
     assert result.per_row[0] == pytest.approx(bound, abs=1e-8)
     assert result.variance[0] == 0
     assert result.tokens[0] == case["n"]
+    choice = choice_nats(published, case["mask_id"], published_row(case), causal=False, **settings)
+    assert choice.per_row[0] == result.per_row[0]
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("case", published_cases())
+def test_every_published_mask_costs_what_it_should(
+    case: dict[str, Any], precision: str, published: Backbone
+):
+    """The cross-entropies of all 2^n masks, with guidance and without."""
+    exact = precision == "float64"
+    model = published if exact else load_model(FIXTURES / "llada_tiny")
+    masks = torch.tensor([entry["mask"] for entry in case["masks"]], dtype=torch.bool)
+    rows = repeated(published_row(case), len(masks))
+    masked = torch.nn.functional.pad(masks, (len(case["prompt_ids"]), 0))
+    asked: Any = model
+    if case["cfg_scale"]:
+        asked = Guided(model, ~rows.eligible, case["mask_id"], case["cfg_scale"])
+    with torch.no_grad():
+        sums = masked_cross_entropy(
+            asked, rows.input_ids, rows.attention_mask, masked, case["mask_id"]
+        )
+    wanted = [entry["ce_sum" if exact else "ce_sum_float32"] for entry in case["masks"]]
+    np.testing.assert_allclose(sums, wanted, rtol=0, atol=1e-8 if exact else 1e-3)
+    assert len(wanted) == 2 ** case["n"]
+
+
+def test_guidance_of_zero_changes_nothing_and_guidance_reads_no_padding():
+    model, rows = tiny_model(), make_rows([(PROMPT, RESPONSE), ((2,), LONG)])
+    plain = nelbo(model, MASK, rows, draws=3)
+    assert (nelbo(model, MASK, rows, draws=3, guidance=0.0).per_row == plain.per_row).all()
+    guided = nelbo(model, MASK, rows, draws=3, guidance=0.7)
+    assert (abs(guided.per_row - plain.per_row) > 1e-3).all()
+    alone = nelbo(model, MASK, make_rows([(PROMPT, RESPONSE)], width=12), draws=3, guidance=0.7)
+    assert alone.per_row[0] == pytest.approx(guided.per_row[0], rel=1e-9)
 
 
 def test_short_responses_are_summed_exactly():

@@ -1,5 +1,6 @@
 """Words, terminal table, pictures and page of a small sweep."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -8,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 from synthetic_sweep import write_sweep
 
-from raymdm.verdict import plots, read_sweep, summarise
+from raymdm.verdict import SequentialDesign, plots, read_sweep, summarise
 from raymdm.verdict.report import render_report
 from raymdm.verdict.tables import print_summary
 
@@ -115,7 +116,8 @@ def test_the_page_is_self_contained_and_complete(tmp_path):
     assert 'name="viewport"' in text
     # Seeds of two metrics, training loss, validation NELBO.
     assert page.tags.count("svg") == 4
-    assert page.tags.count("table") == 3
+    # Two metrics, each with what stands beside its verdicts, and the runs.
+    assert page.tags.count("table") == 5
     assert len(text) < 400_000
     for sentence in summary.sentences:
         assert sentence.replace("'", "&#39;") in text
@@ -151,3 +153,47 @@ def test_a_band_spans_the_seeds_and_is_thinned():
     assert band.index[-1] == 4999
     assert band.iloc[0].to_list() == [2.0, 1.0, 3.0]
     assert band.iloc[-1].to_list() == [1.0, 1.0, 1.0], "a seed that stopped leaves the band"
+
+
+DESIGN = SequentialDesign(
+    ("standard", "ours", "other"), tuple(range(9)), batch=3, margin=0.05, metric="accuracy"
+)
+
+
+def adaptive(folder, scores, **others):
+    sweep = write_sweep(folder, scores, until=DESIGN.to_dict(), margin=0.05, **others)
+    return summarise(read_sweep(sweep))
+
+
+def test_where_seeds_were_added_until_it_was_decided_the_words_are_the_looks(tmp_path):
+    base = [0.49, 0.495, 0.5, 0.505, 0.51, 0.5]
+    scores = {
+        "standard": base,
+        "ours": [score + 0.2 for score in base],
+        "other": [score + 0.011 for score in reversed(base)],
+    }
+    summary = adaptive(tmp_path, scores, extended_after_results=True)
+    verdict = summary.comparisons[0].verdict
+    assert verdict["ours"].verdict == "better"
+    assert verdict["ours"].look.look == 2
+    # A single look at six seeds would call this one better as well.
+    assert verdict["other"].p_holm < 0.05
+    assert verdict["other"].verdict == "equivalent"
+    first, second = summary.comparisons[0].sentences
+    assert "decided at look 2 of 3 with 6 seeds per arm (p is below the boundary; p " in first
+    assert "Holm p < 0.001 before the looks" in first
+    assert second.startswith("other is equivalent to standard")
+    assert any(note.startswith("seeds were added until") for note in summary.notes)
+    assert not any("p values are too small" in note for note in summary.notes)
+    secondary = summary.comparisons[1].verdict
+    assert secondary["ours"].look is None
+    content = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
+    assert content["metrics"]["accuracy"]["arms"]["ours"]["look"]["n"] == 6
+    render_report(summary)
+
+
+def test_before_the_first_look_nothing_is_decided(tmp_path):
+    scores = {arm: [0.5 + x, 0.51 + x] for arm, x in (("standard", 0), ("ours", 0.3), ("other", 0))}
+    summary = adaptive(tmp_path, scores)
+    assert {row.verdict for row in summary.comparisons[0].verdict.arms[1:]} == {"undecided"}
+    assert "no look yet" in summary.sentences[0]

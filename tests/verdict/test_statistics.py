@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower
 
-from raymdm.verdict import statistics
+from raymdm.verdict import power, statistics
 
 SEED = 20240607
 
@@ -122,7 +122,7 @@ def test_the_variance_ratio_is_first_over_second():
 
 def test_the_seeds_needed_bracket_those_of_the_measured_spread():
     first, second = np.array([1.0, 2, 3, 4]), np.array([2.0, 3, 4, 5])
-    low, high = statistics.seeds_needed(first, second, difference=1.5)
+    low, high = power.seeds_needed(first, second, difference=1.5)
     pooled = np.std(first, ddof=1)
     at_measured = TTestIndPower().solve_power(1.5 / pooled, power=0.8, alpha=0.05)
     assert low < at_measured < high
@@ -135,20 +135,20 @@ def test_the_seeds_needed_bracket_those_of_the_measured_spread():
 
 def test_more_comparisons_need_more_seeds():
     scores = np.array([1.0, 2, 3, 4])
-    one = statistics.seeds_needed(scores, scores, 1.0)
-    many = statistics.seeds_needed(scores, scores, 1.0, comparisons=5)
+    one = power.seeds_needed(scores, scores, 1.0)
+    many = power.seeds_needed(scores, scores, 1.0, comparisons=5)
     assert many > one
 
 
 @pytest.mark.parametrize("difference", [1e-9, 1e9])
 def test_the_search_for_seeds_ends_at_both_extremes(difference):
     scores = np.array([1.0, 2.0])
-    low, high = statistics.seeds_needed(scores, scores, difference)
-    assert 2 <= low <= high <= statistics.MOST_SEEDS
+    low, high = power.seeds_needed(scores, scores, difference)
+    assert 2 <= low <= high <= power.MOST_SEEDS
 
 
 def test_unmeasured_noise_needs_an_unknown_number_of_seeds():
     constant = np.array([1.0, 1.0])
-    assert statistics.seeds_needed(constant, constant, 1.0) is None
-    assert statistics.seeds_needed(constant[:1], constant[:1], 1.0) is None
-    assert statistics.seeds_needed(constant, np.array([1.0, 2.0]), 0.0) is None
+    assert power.seeds_needed(constant, constant, 1.0) is None
+    assert power.seeds_needed(constant[:1], constant[:1], 1.0) is None
+    assert power.seeds_needed(constant, np.array([1.0, 2.0]), 0.0) is None
