@@ -44,8 +44,8 @@ def test_every_part_is_compared() -> None:
         ("batches", "smallest", "batched", "one by one"),
         ("caches", "smallest", "prefix", "none"),
         ("caches", "smallest", "dual", "none"),
-        ("loop", "smallest", "temperature 0", "LLaDA's loop"),
-        ("loop", "smallest", "temperature 0.5", "LLaDA's loop"),
+        ("loop", "smallest", "noise 0", "LLaDA's loop"),
+        ("loop", "smallest", "noise 0.5", "LLaDA's loop"),
         ("caches", "tiny, taught", "dual", "plain"),
         ("caches", "tiny, taught", "threshold", "plain"),
         ("caches", "tiny, taught", "dual + threshold", "plain"),
@@ -62,7 +62,7 @@ def test_every_part_is_compared() -> None:
         "threshold": None,
         "dual + threshold": 4.0,
     }
-    assert len(decode_bench.table(rows).rows) == len(rows)
+    assert [len(table.rows) for table in decode_bench.tables(rows)] == [2, 5, 2]
 
 
 def test_sides_that_write_other_tokens_get_no_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_forwards_are_repeated_on_what_they_read() -> None:
     seen.clear()
     forwards()
     hook.remove()
-    assert len(decoded) == len(seen) == 4
+    assert len(decoded) == len(seen) >= 4
     for ours, again in zip(decoded, seen, strict=True):
         torch.testing.assert_close(ours, again)
 

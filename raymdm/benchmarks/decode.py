@@ -36,7 +36,6 @@ from raymdm.benchmarks.decode_work import (
     subjects,
     timed,
 )
-from raymdm.benchmarks.device import default_device
 from raymdm.benchmarks.plain_decoding import plain_decoding
 from raymdm.benchmarks.repetitions import LETTERS, exact_match, keys, teach
 from raymdm.benchmarks.request import Report, Request
@@ -98,25 +97,34 @@ def bench(request: Request) -> Report:
     config = request.settings({})
     plan = Plan(threads=config.training.threads_per_worker, blocks=request.blocks or Plan.blocks)
     found = measure_decoding(plan, subjects(), Console(stderr=True).print)
-    return Report([table(found)], {"plan": asdict(plan), "rows": [asdict(row) for row in found]})
+    return Report(tables(found), {"plan": asdict(plan), "rows": [asdict(row) for row in found]})
 
 
-def table(found: Sequence[Comparison]) -> Table:
-    """All comparisons."""
-    made = Table(
-        title=f"decoding on {default_device().type}",
-        caption="response tokens per second; times as fast, median (quartiles); right responses of "
-        "a tiny model that has learned to repeat a key with a shift (how far a threshold goes "
-        "depends on the text)",
+TITLES = {
+    "batches": "batches of mixed length, against the same forwards and against one by one",
+    "caches": "kept keys and values, and a threshold",
+    "loop": "without a cache, against LLaDA's loop, without noise and with",
+}
+
+
+def tables(found: Sequence[Comparison]) -> list[Table]:
+    """One of every part."""
+    made = {part: Table(title=title, title_justify="left") for part, title in TITLES.items()}
+    made["caches"].caption = (
+        "right: responses of a tiny model that has learned to repeat a key with a shift; "
+        "how far a threshold goes depends on the text"
     )
-    for column in ("part", "model", "side / against", "tokens/s", "times as fast", "aim", "right"):
-        made.add_column(column, justify="left" if column in ("part", "model") else "right")
+    for part, table in made.items():
+        table.add_column("model")
+        table.add_column("side / against")
+        for column in ("tokens/s", "times as fast", "aim", *["right"] * (part == "caches")):
+            table.add_column(column, justify="right")
     for row in found:
         score = "" if row.score is None else f"{row.score:.0%} / {row.score_against:.0%}"
-        aim = "" if row.aim is None else f"{row.aim:g}"
-        sides, speed = f"{row.side} / {row.against}", f"{row.speed:,.0f}"
-        made.add_row(row.part, row.model, sides, speed, str(row.faster), aim, score)
-    return made
+        cells = [row.model, f"{row.side} / {row.against}", f"{row.speed:,.0f}", str(row.faster)]
+        cells += ["" if row.aim is None else f"{row.aim:g}", score]
+        made[row.part].add_row(*cells[: len(made[row.part].columns)])
+    return list(made.values())
 
 
 def measure_decoding(
@@ -253,7 +261,7 @@ def measure_loop(plan: Plan, subject: Subject, model: Backbone) -> list[Comparis
         if not temperature:
             sides = {"LLaDA's loop": loop, "decoding": ours}
             check_same_tokens(model, sides, prompts[: plan.checked])
-        name, other = f"temperature {temperature:g}", "LLaDA's loop"
+        name, other = f"noise {temperature:g}", "LLaDA's loop"
         seconds = timed(
             {name: lambda: ours(prompts), other: lambda: loop(prompts)},
             plan.blocks,
