@@ -78,7 +78,10 @@ def test_it_equals_the_plain_computation_token_by_token(model: Backbone):
 
 def test_selected_positions_are_those_of_the_full_logits(model: Backbone):
     select = torch.tensor([[True, False, True, True, False, False, True]])
-    assert torch.equal(model(ROW, select=select), model(ROW)[select])
+    # A product rounds by its number of rows on some processors: not bit for bit.
+    torch.testing.assert_close(
+        model(ROW, select=select), model(ROW)[select], rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("side", ["left", "right", "both"])
