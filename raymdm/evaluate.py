@@ -126,9 +126,10 @@ def main(
     if rows is None and run is not None and out is None:
         return score_run(run, checked, verbose)
     if rows is None:
+        own = f"{model} is no run directory, which would have rows of its own"
         raise ConfigurationError(
-            "--rows: say which rows, e.g. `-c tasks/gsm8k --rows gsm8k/test.jsonl`"
-            + ("; --out goes with them" if run is not None else "; only a run has rows of its own")
+            f"{own if run is None else '--out goes with --rows'}: say which rows to score, e.g. "
+            "`-c tasks/gsm8k --rows gsm8k/test.jsonl`"
         )
     score_rows(model, rows, checked, out, verbose)
 

@@ -243,7 +243,7 @@ def test_responses_made_elsewhere_score_the_same(
         (("{run}", "--predictions", "x.jsonl"), "give one of them"),
         (("{run}", "--rows", "missing.jsonl"), "file missing.jsonl not found"),
         (("{run}", "--rows", "generate", "--set", "task.name=gsm8k"), "makes no rows of its own"),
-        (("{run}", "--out", "elsewhere"), "--rows: say which rows"),
+        (("{run}", "--out", "elsewhere"), "--out goes with --rows: say which rows"),
         (("nowhere/model", "--rows", "generate"), "nowhere/model"),
         (("--predictions", "missing.jsonl"), "missing.jsonl: cannot be read"),
         (("{run}", "--set", "evaluation.decoding.stepz=3"), "steps"),

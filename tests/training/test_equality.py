@@ -144,6 +144,7 @@ def test_another_seed_does(folder: Path, tmp_path: Path, reference: pd.DataFrame
     assert (np.abs(metrics["loss"] / reference["loss"] - 1) > 1e-3).any()
 
 
+@pytest.mark.slow  # two workers are held to the plain process below
 @pytest.mark.ray
 def test_ray_train_with_one_worker_gives_the_losses_of_the_plain_process(
     ray_cluster: None, folder: Path, tmp_path: Path, reference: pd.DataFrame
@@ -171,6 +172,7 @@ def test_two_workers_give_the_losses_of_one(
     _assert_same(metrics, reference, 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_two_workers_refit_the_density_of_one(
     ray_cluster: None, folder: Path, tmp_path: Path

@@ -87,6 +87,7 @@ def test_ema_has_exactly_standards_gradient_and_another_loss(figures: Figures):
     assert ema.loss.predicted is None
 
 
+@pytest.mark.slow
 def test_gradients_of_a_small_subset_are_not_sketched(
     tmp_path: Path, folder: Path, ray_cluster: None
 ):
