@@ -139,6 +139,7 @@ def write_manifest(config: Config, trials: list[Trial], sweep_dir: Path) -> None
             **declared_question(config),
             "arms": list(config.sweep.arms),
             "seeds": config.sweep.seeds,
+            "vary": config.sweep.vary,
             "path": choose_path(config),
             "extended_after_results": before.get("extended_after_results", False) or grown,
             "trials": [trial_record(trial, sweep_dir) for trial in trials],
