@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymdm.config import Config
+from raymdm.config.sweep import ArmSection
 from raymdm.diffusion.passes import Passes, count_passes, step_passes
 from raymdm.errors import ConfigurationError
 
 
-def with_times(config: Config, times: Mapping[str, int], arm: str) -> Config:
+def with_times(config: Config, section: ArmSection, arm: str) -> Config:
     """The configuration with an arm's multiples. Raises ConfigurationError without steps."""
-    if times and config.training.steps is None:
+    if section.times and config.training.steps is None:
         # Of epochs, a larger batch would take fewer steps.
         raise ConfigurationError(f"arm {arm!r}: times needs training.steps, not epochs")
-    return with_training(
-        config, **{key: getattr(config.training, key) * by for key, by in times.items()}
-    )
+    multiples = {key: getattr(config.training, key) * by for key, by in section.times.items()}
+    return with_training(config, **multiples)
 
 
 def equal_forwards(configs: Mapping[str, Config]) -> dict[str, Config]:

@@ -154,7 +154,7 @@ def _trial(
             f"arm {arm!r} draws nothing from sweep.vary ({', '.join(config.sweep.vary)}): its runs "
             f"would all be the same; it reads {', '.join(sorted(streams_read(checked)))}"
         )
-    checked = with_times(checked, section.times, arm)
+    checked = with_times(checked, section, arm)
     return Trial(name, arm, seed, settings, with_absolute_paths(checked))
 
 
