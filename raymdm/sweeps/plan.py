@@ -26,6 +26,7 @@ from raymdm.verdict.power import Reach, can_reach, reach
 from raymdm.verdict.results import read_sweep
 from raymdm.verdict.statistics import spread
 from raymdm.verdict.tables import as_table
+from raymdm.verdict.wording import NOTHING
 
 FORWARD_SHARE = 1 / 3
 """Of the time of a forward and a backward pass, what the forward takes: a backward is two of it."""
@@ -34,11 +35,10 @@ HEADINGS = (
     ("arm", ""),
     ("trials", "to run"),
     ("steps", ""),
-    ("forwards", "of them probe"),
-    ("of the first", "arm's"),
+    ("forwards", "of first's"),
+    ("probe", "forwards"),
     ("s/step", "tokens/s"),
-    ("hours", "to run"),
-    ("disk", ""),
+    ("time", "disk"),
 )
 
 
@@ -273,11 +273,10 @@ def _cells(arm: ArmPlan, first: ArmPlan) -> list[Cell]:
         Cell(arm.arm),
         Cell(str(arm.trials), str(arm.to_run)),
         Cell(_range(arm.steps)),
-        Cell(_range(arm.forwards), f"{arm.probe_forwards:,}"),
-        Cell(f"{arm.forwards[1] / first.forwards[1]:.2f} ×"),
-        Cell(f"{arm.step_seconds:.3g}", f"{arm.tokens_per_second:,.0f}"),
-        Cell(hours(arm.seconds)),
-        Cell(_bytes(arm.disk)),
+        Cell(_range(arm.forwards), f"{arm.forwards[1] / first.forwards[1]:.2f} ×"),
+        Cell(f"{arm.probe_forwards:,}" if arm.probe_forwards else NOTHING),
+        Cell(f"{arm.step_seconds:.2g}", f"{arm.tokens_per_second:,.0f}"),
+        Cell(duration(arm.seconds), _bytes(arm.disk)),
     ]
 
 
@@ -288,7 +287,7 @@ def _costs(plan: Plan) -> list[str]:
     total = sum(arm.seconds for arm in plan.arms)
     return [
         f"{trials} trials ({len(plan.arms)} arms x {plan.seeds} seeds{settings}), {left} to run",
-        f"time: {hours(plan.seconds)} h with {plan.at_once} at once, {hours(total)} h one by one "
+        f"time: {duration(plan.seconds)} with {plan.at_once} at once, {duration(total)} one by one "
         f"({steps}); start-up, validation and scoring come on top",
         f"disk: {_bytes(sum(arm.disk for arm in plan.arms))} stay, up to "
         f"{_bytes(plan.while_running)} more while trials run",
@@ -317,10 +316,14 @@ def _powers(plan: Plan) -> list[str]:
     return lines
 
 
-def hours(seconds: float) -> str:
-    """Hours with two digits that count: `0.0042`, `1.3`, `27`."""
-    value = seconds / 3600
-    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
+def duration(seconds: float) -> str:
+    """`25 s`, `14 min`, `3.4 h`, `120 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"
 
 
 def _range(ends: tuple[int, int]) -> str:

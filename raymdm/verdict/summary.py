@@ -69,7 +69,7 @@ class Summary:
             "baseline": self.baseline,
             "primary_metric": self.primary,
             "margin": self.margin,
-            "varied": self.results.varied,
+            "varied": None if self.results.varied is None else list(self.results.varied),
             "metrics": metrics,
             "compute": json_safe(self.compute),
             "sentences": self.sentences,
