@@ -123,11 +123,10 @@ def sweep(config: Config, *, verbose: bool = False) -> None:
     with start_ray(config.cluster.address, verbose=verbose):
         check_fits(config, choose_path(config))
         missing = sum(not _ended(trial) for trial in trials)
-        steps = make_job(trials[0].config, RunDirectory(trials[0].config.run_dir)).steps
         typer.echo(
             f"{len(trials)} trials ({len(config.sweep.arms)} arms x {len(config.sweep.seeds)} seeds"
             f"{f' x {config.sweep.samples} settings' if config.sweep.axes else ''}), {missing} to "
-            f"run, {steps} steps each; sweep directory {Path(config.run_dir).absolute()}",
+            f"run, {_steps(trials)} steps each; sweep directory {Path(config.run_dir).absolute()}",
             err=True,
         )
         with _progress(len(trials), len(trials) - missing) as report:
@@ -162,6 +161,15 @@ def check_trials(config: Config, trials: list[Trial]) -> None:
             make_job(trial.config, run)
             check_evaluation(trial.config)
             checked.add(kind)
+
+
+def _steps(trials: list[Trial]) -> str:
+    """Steps of a run, or the least and most of them."""
+    given = {trial.config.training.steps for trial in trials}
+    if None in given:
+        return str(make_job(trials[0].config, RunDirectory(trials[0].config.run_dir)).steps)
+    ends = sorted({min(filter(None, given)), max(filter(None, given))})
+    return " to ".join(map(str, ends))
 
 
 def _ended(trial: Trial) -> bool:

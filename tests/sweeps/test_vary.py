@@ -13,8 +13,10 @@ from raymdm.config.training import Stream
 from raymdm.diffusion import Estimator
 from raymdm.errors import ConfigurationError
 from raymdm.sweeps import make_design
+from raymdm.sweeps.driver import write_manifest
 from raymdm.training import RunDirectory, run_in_process
 from raymdm.training.run_directory import identity
+from raymdm.verdict import read_sweep
 
 STREAMS = ("init", "order", "time", "mask")
 # One step of all rows, so that each sample's noise can be looked up whatever the order.
@@ -109,6 +111,14 @@ def test_what_cannot_vary_is_refused(
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         _trials(Path("runs"), Path("data"), vary, **sections)
+
+
+def test_the_sweep_remembers_what_varies(tmp_path: Path) -> None:
+    sweep = {"arms": {"one": {}}, "seeds": [3, 4]}
+    for vary in (["mask"], None):
+        config = tiny_config(tmp_path, Path("data"), sweep={**sweep, "vary": vary})
+        write_manifest(config, make_design(config), tmp_path)
+        assert read_sweep(tmp_path).varied == (None if vary is None else ("mask",))
 
 
 def test_an_arm_may_not_have_seeds_of_its_own() -> None:
