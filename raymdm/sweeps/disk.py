@@ -8,7 +8,7 @@ from raymdm.diagnosis.parameters import count_parameters
 from raymdm.models.weights import PRECISIONS
 from raymdm.training.job import Job
 
-METRICS = 250
+METRICS = 120
 """Bytes of a step's row in `metrics.parquet`, about."""
 
 
