@@ -56,7 +56,7 @@ def main(
     """Say which differences between arms are real and which are seed noise."""
     results, folder = _read(target or [], table, metric, lower_is_better)
     summary = summarise(results, baseline, metric, margin)
-    publish(summary, Path(output) if output else folder, _console())
+    publish(summary, Path(output) if output else folder, wide_console())
 
 
 def compare_sweep(
@@ -73,7 +73,7 @@ def compare_sweep(
         UserError: the directory is not a sweep's, or the baseline, metric or margin is wrong.
     """
     summary = summarise(read_sweep(path), baseline, metric, margin)
-    return publish(summary, Path(output or path), console or _console())
+    return publish(summary, Path(output or path), console or wide_console())
 
 
 def publish(summary: Summary, folder: Path, console: Console) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _read(
     return read_runs(folders), Path()
 
 
-def _console() -> Console:
+def wide_console() -> Console:
     """The terminal; a log file gets lines wide enough for the table."""
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:

@@ -9,6 +9,7 @@ each), summary.json and report.html. The same command again finishes only what i
 import sys
 import time
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -25,13 +26,14 @@ from raymdm.command import (
     run_as_program,
     settings,
 )
-from raymdm.compare import compare_sweep
+from raymdm.compare import compare_sweep, wide_console
 from raymdm.config import Config
 from raymdm.data.manifest import read_manifest
-from raymdm.errors import CheckpointError, RunError
+from raymdm.errors import CheckpointError, ConfigurationError, RunError
 from raymdm.evaluations.run import check_evaluation
 from raymdm.sweeps import Trial, make_design, run_sweep
 from raymdm.sweeps.driver import check_fits, check_question, choose_path
+from raymdm.sweeps.plan import Plan, check_primary_test, make_plan, print_plan
 from raymdm.sweeps.trial import has_ended, trial_state
 from raymdm.training import RunDirectory
 from raymdm.training.job import make_job
@@ -43,6 +45,32 @@ def main(
     config: ConfigFiles = None,
     set_: Overrides = None,
     imports: Imports = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Print what the sweep would cost and could show, and train nothing."
+        ),
+    ] = False,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="TOKENS/S",
+            help="With --plan: speed of a trial, every view's tokens counted, instead of measuring "
+            "some steps of every arm here.",
+        ),
+    ] = None,
+    plan_steps: Annotated[
+        int, typer.Option(min=1, help="With --plan: training steps measured of every arm.")
+    ] = 20,
+    sd: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="With --plan: the metric's standard deviation between seeds; default: that of the "
+            "baseline's finished runs.",
+        ),
+    ] = None,
     dump_config: DumpConfig = False,
     verbose: Verbose = False,
 ) -> None:
@@ -51,12 +79,36 @@ def main(
     Arms are overlays on one configuration (`sweep.arms`), run with the same `sweep.seeds` and, if
     given, at settings drawn from `sweep.axes`. A run that diverges is an outcome and is not
     repeated; one lost to infrastructure is retried with its seed. The same command again finishes
-    only what is missing.
+    only what is missing. `--plan` says beforehand what it costs and what it can show.
 
     Example: raymdm sweep -c quickstart --set run_dir=runs/quickstart
     """
     checked = settings(config, set_, imports, dump_config)
-    sweep(checked, verbose=verbose)
+    if plan:
+        print_plan(plan_sweep(checked, steps=plan_steps, rate=rate, sd=sd), wide_console())
+    elif rate is not None or sd is not None:
+        raise ConfigurationError("--rate and --sd belong to --plan")
+    else:
+        sweep(checked, verbose=verbose)
+
+
+def plan_sweep(
+    config: Config, *, steps: int = 20, rate: float | None = None, sd: float | None = None
+) -> Plan:
+    """What a sweep would cost and could show; arguments as for `make_plan`. Needs no cluster.
+
+    Raises:
+        ConfigurationError: its primary test cannot reach significance.
+        UserError: design, data or directory do not fit.
+    """
+    check_primary_test(config)
+    trials = make_design(config)
+    check_trials(config, trials)
+
+    def measuring(arm: str) -> None:
+        typer.echo(f"{arm}: measuring {steps} steps", err=True)
+
+    return make_plan(config, trials, steps=steps, rate=rate, sd=sd, watch=measuring)
 
 
 def sweep(config: Config, *, verbose: bool = False) -> None:
@@ -71,11 +123,10 @@ def sweep(config: Config, *, verbose: bool = False) -> None:
     with start_ray(config.cluster.address, verbose=verbose):
         check_fits(config, choose_path(config))
         missing = sum(not _ended(trial) for trial in trials)
-        steps = make_job(trials[0].config, RunDirectory(trials[0].config.run_dir)).steps
         typer.echo(
             f"{len(trials)} trials ({len(config.sweep.arms)} arms x {len(config.sweep.seeds)} seeds"
             f"{f' x {config.sweep.samples} settings' if config.sweep.axes else ''}), {missing} to "
-            f"run, {steps} steps each; sweep directory {Path(config.run_dir).absolute()}",
+            f"run, {_steps(trials)} steps each; sweep directory {Path(config.run_dir).absolute()}",
             err=True,
         )
         with _progress(len(trials), len(trials) - missing) as report:
@@ -110,6 +161,15 @@ def check_trials(config: Config, trials: list[Trial]) -> None:
             make_job(trial.config, run)
             check_evaluation(trial.config)
             checked.add(kind)
+
+
+def _steps(trials: list[Trial]) -> str:
+    """Steps of a run, or the least and most of them."""
+    given = {trial.config.training.steps for trial in trials}
+    if None in given:
+        return str(make_job(trials[0].config, RunDirectory(trials[0].config.run_dir)).steps)
+    ends = sorted({min(filter(None, given)), max(filter(None, given))})
+    return " to ".join(map(str, ends))
 
 
 def _ended(trial: Trial) -> bool:

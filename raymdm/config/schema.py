@@ -1,6 +1,6 @@
 """The whole configuration of a run: every section, and the rules between sections."""
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from raymdm.config.data import DataSection, PrepareSection, TaskSection
 from raymdm.config.estimator import EstimatorSection
@@ -13,6 +13,8 @@ from raymdm.config.training import (
     ClusterSection,
     DeepspeedSection,
     Keep,
+    Seed,
+    Stream,
     TrainingSection,
     WandbSection,
 )
@@ -24,8 +26,10 @@ class Config(Section):
 
     run_dir: str = "runs/run"
     """Folder of the run (a sweep: of all its runs)."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of every addressed stream of a run: init, order, time, mask, decode."""
+    seed: Seed = 0
+    """Seed of every addressed stream of a run: init, order, time, mask, probe."""
+    stream_seeds: dict[Stream, Seed] = {}
+    """Seeds of single streams in place of `seed`, e.g. `{order: 0}`; `sweep.vary` sets them."""
     keep: Keep = "last"
     """What stays on disk at the end: `metrics`, `last`, `best` or `all` checkpoints and models."""
     imports: list[str] = []

@@ -1,10 +1,13 @@
 """Keys of `raymdm sweep`: arms × seeds × hyperparameter axes."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from raymdm.config.section import Section
+from raymdm.config.training import Stream
+
+Multiple = Annotated[int, Field(ge=1)]
 
 
 class ArmSection(Section):
@@ -14,6 +17,9 @@ class ArmSection(Section):
     """Configuration files merged over the base, e.g. `estimators/ppots`."""
     overlay: dict[str, Any] = {}
     """Keys merged after them, e.g. `{training: {batch_size: 64}}`."""
+    times: dict[Literal["batch_size", "steps"], Multiple] = {}
+    """`training.batch_size` or `training.steps` times a whole number, after all else, e.g.
+    `{batch_size: 2}`: what an arm of two views is to be measured against."""
 
 
 class AxisSection(Section):
@@ -49,10 +55,16 @@ class SweepSection(Section):
     """The arm that the others are compared with; null means the first."""
     seeds: list[int] = []
     """Seeds of every arm; arms share order and time noise seed by seed."""
+    vary: list[Stream] | None = Field(default=None, min_length=1)
+    """What the seeds vary, e.g. `[mask]` or `[init, order]`; the other streams stay those of the
+    first seed, in every run. null: all of them."""
     axes: dict[str, AxisSection] = {}
     """Hyperparameters by dotted key, e.g. `training.learning_rate: {loguniform: [1e-4, 1e-2]}`."""
     samples: int = Field(default=1, ge=1)
     """Settings drawn from the axes; each is run with every arm and seed."""
+    equalise: Literal["steps", "forwards"] = "steps"
+    """`steps`: every arm takes its own `training.steps`. `forwards`: as many as bring its forward
+    passes, views and probe included, nearest to the first arm's."""
     path: Literal["auto", "process", "trainer"] = "auto"
     """`process` runs one-worker trials inside reused trial processes, `trainer` through Ray Train;
     `auto` takes the cheaper one that fits."""

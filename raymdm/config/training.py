@@ -1,12 +1,15 @@
 """Keys of the optimiser, of the workers and of what a run leaves behind."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from raymdm.config.section import Section
 
 Keep = Literal["metrics", "last", "best", "all"]
+Stream = Literal["init", "order", "time", "mask", "probe"]
+"""What training draws: first weights, rows of a step, mask rates, masks, the density's probe."""
+Seed = Annotated[int, Field(ge=0)]
 
 
 class TrainingSection(Section):

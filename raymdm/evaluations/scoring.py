@@ -21,6 +21,7 @@ from raymdm.evaluations.subject import Subject, open_subject
 from raymdm.evaluations.viewer import item_trace, page_name, render_trace
 from raymdm.models import Backbone
 from raymdm.tasks import TaskSpec, get_task
+from raymdm.training.seeds import seed_of
 from raymdm.training.starting import initial_model, model_shape
 from raymdm.training.worker import pick_device
 from raymdm.verdict.items import step_columns
@@ -59,10 +60,10 @@ class Scoring:
 
     def identity(self, subject: Subject, items: Sequence[Item]) -> dict[str, Any]:
         """Everything that a record depends on, to know records that were kept."""
-        section = self.config.evaluation
+        section, start = self.config.evaluation, seed_of(self.config, "init")
         content = [[item.number, item.id, item.input_ids, item.reference] for item in items]
         return {
-            "weights": f"start of seed {self.config.seed}" if self.start else subject.weights,
+            "weights": f"start of seed {start}" if self.start else subject.weights,
             "task": self.task.model_dump(),
             "template": subject.encoder.template,
             "decoding": section.decoding.model_dump(),

@@ -1,9 +1,9 @@
 """The trials of a sweep: every arm with every seed, at every setting drawn from the axes."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -11,13 +11,17 @@ from raymdm.config import Config, merge_overlay
 from raymdm.config.loading import read_file, validate
 from raymdm.config.paths import folder_in, with_absolute_paths
 from raymdm.config.sweep import ArmSection, AxisSection
+from raymdm.config.training import Stream
 from raymdm.errors import ConfigurationError
 from raymdm.randomness import generator
+from raymdm.sweeps.arms import equal_forwards, with_times
+from raymdm.training.seeds import streams_read
 
 # What all trials of a sweep have in common: how they are run, scored and compared.
 _SHARED = frozenset(
     [
         "seed",
+        "stream_seeds",
         "run_dir",
         "keep",
         "imports",
@@ -66,14 +70,32 @@ def make_design(config: Config) -> list[Trial]:
             "sweep.axes with evaluation.split test would choose hyperparameters on the test rows; "
             "set evaluation.split to validation, and confirm the choice in a sweep without axes"
         )
+    if sweep.vary is not None and config.stream_seeds:
+        raise ConfigurationError(
+            "sweep.vary and stream_seeds both say what the seeds vary; give one of them"
+        )
     base = config.model_dump(exclude={"sweep", "compare", "variance"})
     trials = []
     for seed in sweep.seeds:
         for number in range(sweep.samples if sweep.axes else 1):
             settings = draw_settings(sweep.axes, number)
-            for arm, section in sweep.arms.items():
-                trials.append(_trial(config, base, arm, section, seed, settings, number))
+            group = [
+                _trial(config, base, arm, section, seed, settings, number)
+                for arm, section in sweep.arms.items()
+            ]
+            if sweep.equalise == "forwards":
+                equal = equal_forwards({trial.arm: trial.config for trial in group})
+                group = [replace(trial, config=equal[trial.arm]) for trial in group]
+            trials += group
     return trials
+
+
+def frozen_streams(config: Config, seed: int) -> dict[Stream, int]:
+    """The seeds of the streams that do not follow a trial's own: those of the sweep's first one."""
+    first, vary = config.sweep.seeds[0], config.sweep.vary
+    if vary is None or seed == first:
+        return {}
+    return {stream: first for stream in get_args(Stream) if stream not in vary}
 
 
 def draw_settings(axes: dict[str, AxisSection], number: int) -> dict[str, Any]:
@@ -125,7 +147,14 @@ def _trial(
     fixed: dict[str, Any] = {"seed": seed, "run_dir": str(run_dir), "keep": config.sweep.keep}
     if config.checkpoints.storage is not None:
         fixed["checkpoints"] = {"storage": folder_in(config.checkpoints.storage, name)}
+    fixed["stream_seeds"] = frozen_streams(config, seed)
     checked = validate(merge_overlay(merge_overlay(base, overlay), fixed), f"arm {arm!r}")
+    if config.sweep.vary is not None and not streams_read(checked) & set(config.sweep.vary):
+        raise ConfigurationError(
+            f"arm {arm!r} draws nothing from sweep.vary ({', '.join(config.sweep.vary)}): its runs "
+            f"would all be the same; it reads {', '.join(sorted(streams_read(checked)))}"
+        )
+    checked = with_times(checked, section, arm)
     return Trial(name, arm, seed, settings, with_absolute_paths(checked))
 
 

@@ -98,6 +98,13 @@ def trial_resources(config: Config, path: str) -> dict[str, float]:
     return resources
 
 
+def trial_cpus(config: Config, path: str) -> float:
+    """CPUs of a whole trial, its workers and the reading of its data included."""
+    if path == "process":
+        return config.sweep.cpus_per_trial
+    return config.cluster.workers * config.cluster.cpus_per_worker + READING_CPUS + _DRIVER_CPUS
+
+
 def check_fits(config: Config, path: str) -> int:
     """How many trials may run together without waiting for each other's resources.
 
@@ -116,8 +123,7 @@ def check_fits(config: Config, path: str) -> int:
         check_cluster(
             cluster.workers, cluster.cpus_per_worker, cluster.gpus_per_worker, beside, _ADVICE
         )
-        cpus = cluster.workers * cluster.cpus_per_worker + beside
-        fits = int(ray.cluster_resources()["CPU"] / cpus + 1e-9)
+        fits = int(ray.cluster_resources()["CPU"] / trial_cpus(config, path) + 1e-9)
         slots = worker_slots(cluster.cpus_per_worker, cluster.gpus_per_worker)
         fits = min(fits, slots // cluster.workers)
     return min(fits, config.sweep.concurrency or fits)
@@ -139,6 +145,7 @@ def write_manifest(config: Config, trials: list[Trial], sweep_dir: Path) -> None
             **declared_question(config),
             "arms": list(config.sweep.arms),
             "seeds": config.sweep.seeds,
+            "vary": config.sweep.vary,
             "path": choose_path(config),
             "extended_after_results": before.get("extended_after_results", False) or grown,
             "trials": [trial_record(trial, sweep_dir) for trial in trials],

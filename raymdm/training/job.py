@@ -22,6 +22,7 @@ from raymdm.models import ModelShape
 from raymdm.training.engine import deepspeed_config
 from raymdm.training.run_directory import RunDirectory
 from raymdm.training.schedule import total_steps
+from raymdm.training.seeds import seed_of
 from raymdm.training.starting import check_start, model_shape
 
 State = Literal["finished", "diverged", "stopped"]
@@ -99,7 +100,7 @@ def make_job(config: Config, run: RunDirectory) -> Job:
             f"keep: best chooses by the held-out NELBO, but {folder} has no validation rows; set "
             "keep: last, or prepare with a validation_fraction"
         )
-    order = make_order(config.data, train, config.seed, config.training.batch_size)
+    order = make_order(config.data, train, seed_of(config, "order"), config.training.batch_size)
     steps = total_steps(config.training, order.steps_per_epoch)
     return Job(config, run, folder, manifest, shape, start, order, steps, train, validation)
 

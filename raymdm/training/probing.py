@@ -16,6 +16,7 @@ from raymdm.errors import CheckpointError
 from raymdm.models import Backbone
 from raymdm.randomness import generator
 from raymdm.training.job import Job, read_rows
+from raymdm.training.seeds import seed_of
 from raymdm.training.starting import trained_model
 
 SKETCH = 512
@@ -78,7 +79,7 @@ def _probed(job: Job, model: Backbone, part: int, parts: int) -> TimeDensity | N
     """The density fitted to a probe of the starting model by so many workers, on the first; None
     elsewhere.
     """
-    section, seed = job.config.estimator, job.config.seed
+    section, seed = job.config.estimator, seed_of(job.config, "probe")
     probe = section.density.probe
     rows = probe_rows(job, probe.rows).to(next(model.parameters()).device)
     gradient = None
@@ -124,8 +125,9 @@ def _probed(job: Job, model: Backbone, part: int, parts: int) -> TimeDensity | N
 
 
 def probe_rows(job: Job, count: int) -> Rows:
-    """Training rows that a probe looks at, a function of the seed."""
-    chosen = generator(job.config.seed, "probe", 0, 1).permutation(len(job.train))[:count]
+    """Training rows that a probe looks at, a function of the stream's seed."""
+    seed = seed_of(job.config, "probe")
+    chosen = generator(seed, "probe", 0, 1).permutation(len(job.train))[:count]
     return read_rows(job, chosen, chosen)
 
 

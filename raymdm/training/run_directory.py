@@ -191,6 +191,9 @@ def identity(content: dict[str, Any]) -> dict[str, Any]:
         for key, value in content["training"].items()
         if key not in _TRAINING_NOT_IDENTITY
     }
+    # Only where there are any, so that runs begun before there could be keep their fingerprint.
+    if not kept["stream_seeds"]:
+        del kept["stream_seeds"]
     data = content["data"]
     kept["data"] = {key: data[key] for key in _DATA_IDENTITY}
     # Where the files lie may change; what is in them is in the run's index of its rows.

@@ -24,6 +24,7 @@ from raymdm.models.initial import shape_from_config
 from raymdm.models.lora import add_adapters
 from raymdm.models.weights import PRECISIONS, FolderWeights
 from raymdm.training.engine import deepspeed_config, import_deepspeed
+from raymdm.training.seeds import seed_of
 
 
 def special_tokens(manifest: Manifest) -> SpecialTokens:
@@ -70,7 +71,7 @@ def model_shape(config: Config, manifest: Manifest) -> ModelShape:
 def initial_weights(config: Config, shape: ModelShape) -> Weights:
     """The weights a run starts from: the folder's, or new ones from the seed."""
     if config.model.init_from is None:
-        return SeededWeights(shape, config.seed, config.model.initializer_std)
+        return SeededWeights(shape, seed_of(config, "init"), config.model.initializer_std)
     return _stored_weights(config.model.init_from, shape)
 
 
@@ -118,7 +119,7 @@ def ready_to_train(model: Backbone, config: Config) -> Backbone:
     )
     model.head.chunk = training.head_chunk
     if config.model.lora.rank is not None:
-        add_adapters(model, config.model.lora, config.seed)
+        add_adapters(model, config.model.lora, seed_of(config, "init"))
     if training.compile:
         for block in model.blocks:
             block.compile()

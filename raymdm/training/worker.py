@@ -25,6 +25,7 @@ from raymdm.data.collate import collate
 from raymdm.data.stream import StepRows
 from raymdm.diffusion import Estimator, Rows, TimeDensity, make_estimator
 from raymdm.diffusion.compose import needs_probe
+from raymdm.diffusion.passes import count_passes
 from raymdm.errors import CheckpointError, RunError
 from raymdm.models import Backbone, save_model
 from raymdm.training.agreement import first_says
@@ -43,6 +44,7 @@ from raymdm.training.metrics import MetricsSink, peak_memory_bytes
 from raymdm.training.probing import shared_density
 from raymdm.training.run_directory import identity, write_json
 from raymdm.training.schedule import learning_rate
+from raymdm.training.seeds import seed_of
 from raymdm.training.starting import sharded_model, trained_model
 from raymdm.training.stopping import StopSignal
 from raymdm.training.stream import TrainingStream
@@ -160,11 +162,11 @@ class Worker:
         """One optimiser step; what was wrong with it, if the loss or gradient is not finite."""
         config = self.job.config
         step, estimator = self.done, self.estimator
-        all_t = estimator.draw_time(config.seed, step, config.training.batch_size)
+        all_t = estimator.draw_time(seed_of(config, "time"), step, config.training.batch_size)
         t = all_t[rows.slots]
         batch = self.collate(rows)
         weight = estimator.weights(batch, t)
-        noise = estimator.draw_noise(config.seed, rows.epochs, batch)
+        noise = estimator.draw_noise(seed_of(config, "mask"), rows.epochs, batch)
         denominators = estimator.row_denominators(batch).double().numpy()
         (denominator,) = global_sum(denominators.sum(), device=self.device)
         offsets = self.stream.offsets(t, weight, denominators)
@@ -234,8 +236,19 @@ class Worker:
         if state == "finished":
             self._export_chosen()
         if self.sink is not None:
+            self._report_passes()
             self.sink.close("interrupted" if state == "stopped" else state, message)
         return outcome
+
+    def _report_passes(self) -> None:
+        """What the steps done took, the probe included; steps that a resume repeats count once."""
+        batch_size, rows = self.job.config.training.batch_size, len(self.job.train)
+        passes = count_passes(self.job.config.estimator, batch_size, self.done, rows)
+        self.job.run.write_status(
+            forwards=passes.forwards,
+            backwards=passes.backwards,
+            probe_forwards=passes.probe_forwards,
+        )
 
     def abandon(self) -> None:
         """Keep the metrics of a run that an error or a signal ends."""

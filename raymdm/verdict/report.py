@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from raymdm.verdict import details, plots, tables
+from raymdm.verdict import compute, details, plots, tables
 from raymdm.verdict.summary import Comparison, Summary
 
 
@@ -28,6 +28,8 @@ def render_report(summary: Summary) -> str:
         detail_headings=details.DETAIL_HEADINGS,
         comparisons=[_comparison(comparison) for comparison in summary.comparisons],
         curves=[_curves(summary, setting) for setting in results.settings],
+        compute_headings=compute.COMPUTE_HEADINGS,
+        compute=[compute.compute_cells(row) for row in summary.compute],
         runs=[_run(row, summary) for row in results.runs.to_dict("records")],
         metrics=results.metrics,
         smoothed=f"{plots.SMOOTHED_SHARE:.0%}",

@@ -48,8 +48,8 @@ class Results:
     """Directory or file the runs come from."""
     runs: pd.DataFrame
     """One row per planned run: `arm`, `seed`, `setting` (label of the hyperparameters, "" without),
-    `state`, one column per metric, `step0_accuracy`, `seconds`, `attempts`, `message`, `run_dir`,
-    and `unscored` (names of the metrics a finished run did not measure)."""
+    `state`, one column per metric, `step0_accuracy`, `seconds`, those of `PASSES`, `attempts`,
+    `message`, `run_dir`, and `unscored` (names of the metrics a finished run did not measure)."""
     metrics: tuple[Metric, ...]
     """Those that at least one run measured."""
     primary: str
@@ -62,6 +62,8 @@ class Results:
     """Whether the primary metric was fixed before the runs, as in a sweep."""
     extended: bool = False
     """Whether runs were added to the design after others had ended."""
+    varied: tuple[str, ...] | None = None
+    """The streams that differ between the seeds; None means all of them."""
     until: SequentialDesign | None = None
     """How seeds were added until the question was decided, if they were."""
     item_table: pd.DataFrame | None = None
@@ -167,7 +169,8 @@ def read_sweep(path: str | Path) -> Results:
         folder, rows, arms, baseline, primary, design.get("margin"), design.get("path")
     )
     extended = bool(design.get("extended_after_results"))
-    return replace(results, extended=extended, until=until)
+    varied = None if design.get("vary") is None else tuple(map(str, design["vary"]))
+    return replace(results, extended=extended, until=until, varied=varied)
 
 
 def read_runs(paths: Sequence[str | Path]) -> Results:

@@ -14,6 +14,9 @@ from raymdm.verdict.outcomes import LOST
 OUTCOMES = ("finished", "diverged", "failed")
 """States that end a run: a sweep's word on them stands."""
 
+PASSES = ("forwards", "backwards", "probe_forwards")
+"""What a run counted: passes of one row of one view; the probe's are among the forwards."""
+
 
 def existing_folder(path: str | Path) -> Path:
     """`path` as a directory. Raises DataError."""
@@ -54,6 +57,7 @@ def read_row(
     row["measured_with"] = json.dumps(measured_with, sort_keys=True) if final else ""
     row["step0_accuracy"] = _number(step0.get("accuracy"))
     row["seconds"] = _number(status.get("seconds"))
+    row |= {name: _number(status.get(name)) for name in PASSES}
     row |= {"attempts": 1 if found else 0, "message": message or ""}
     row["run_dir"] = str(run_dir) if found else ""
     return row

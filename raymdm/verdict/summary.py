@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from raymdm.verdict.compute import compute_per_arm, unequal_compute
 from raymdm.verdict.decision import Verdict, by_looks, compare, json_safe
 from raymdm.verdict.outcomes import LOST
 from raymdm.verdict.results import Metric, Results, choose_metric
@@ -38,6 +39,8 @@ class Summary:
     baseline: str
     margin: float | None
     comparisons: tuple[Comparison, ...]
+    compute: list[dict[str, Any]]
+    """As `compute_per_arm` says; empty where no run counted its passes."""
     notes: tuple[str, ...]
 
     @property
@@ -66,7 +69,9 @@ class Summary:
             "baseline": self.baseline,
             "primary_metric": self.primary,
             "margin": self.margin,
+            "varied": None if self.results.varied is None else list(self.results.varied),
             "metrics": metrics,
+            "compute": json_safe(self.compute),
             "sentences": self.sentences,
             "notes": list(self.notes),
             "runs": json_safe(runs.to_dict("records")),
@@ -100,8 +105,10 @@ def summarise(
         for each in ordered
         for setting in results.settings
     )
-    notes = (*_notes(results, primary), *_item_notes(comparisons))
-    return Summary(results, primary, baseline, margin, comparisons, notes)
+    compute = compute_per_arm(results, baseline)
+    unequal = unequal_compute(compute, baseline)
+    notes = (*_notes(results, primary), *filter(None, [unequal]), *_item_notes(comparisons))
+    return Summary(results, primary, baseline, margin, comparisons, compute, notes)
 
 
 def _verdict(
@@ -148,6 +155,11 @@ def _notes(results: Results, primary: str) -> tuple[str, ...]:
             f"seeds were added until the verdict on {results.until.metric} was decided, by a "
             "design fixed beforehand; that is in its words, not in the intervals and p values, nor "
             "in the verdicts on other metrics"
+        )
+    if results.varied is not None:
+        notes.append(
+            f"the seeds vary {', '.join(results.varied)} only, all else is drawn from the first "
+            "seed: the spread is what that alone causes, and the verdicts hold for that first seed"
         )
     if results.declared and primary != results.primary:
         notes.append(

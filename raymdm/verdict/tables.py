@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raymdm.verdict.cells import Cell
+from raymdm.verdict.compute import COMPUTE_HEADINGS, compute_cells
 from raymdm.verdict.decision import ArmVerdict, Verdict
 from raymdm.verdict.details import DETAIL_HEADINGS, coverage_lines, detail_cells, variances_seen
 from raymdm.verdict.summary import Comparison, Summary
@@ -107,5 +108,7 @@ def print_summary(summary: Summary, console: Console) -> None:
             console.print(as_table(DETAIL_HEADINGS, rows))
             for text in coverage_lines(verdict):
                 console.print(Text(text, style="dim"))
+    if summary.compute:
+        console.print(as_table(COMPUTE_HEADINGS, [compute_cells(row) for row in summary.compute]))
     for text in summary.notes:
         console.print(Text(f"note: {text}", style="dim"))
