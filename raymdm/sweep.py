@@ -33,7 +33,8 @@ from raymdm.errors import CheckpointError, ConfigurationError, RunError
 from raymdm.evaluations.run import check_evaluation
 from raymdm.sweeps import Trial, make_design, run_sweep
 from raymdm.sweeps.driver import check_fits, check_question, choose_path
-from raymdm.sweeps.plan import Plan, check_primary_test, make_plan, print_plan
+from raymdm.sweeps.plan import Plan, check_primary_test, make_plan
+from raymdm.sweeps.plan_table import print_plan
 from raymdm.sweeps.trial import has_ended, trial_state
 from raymdm.training import RunDirectory
 from raymdm.training.job import make_job
