@@ -35,7 +35,7 @@ def main() -> None:
         peaks = [stream(rows) for rows in (small, large)]
         print(f"peak of a process: {peaks[0] / 1e6:.0f} MB, then {peaks[1] / 1e6:.0f} MB")
         assert peaks[1] < peaks[0] + 60e6, "memory grows with the set"
-        summary = memory_summary(stats_only=True)
+        summary = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
         assert "Spilled" not in summary, summary
     ray.shutdown()
 
