@@ -31,7 +31,8 @@ from raymdm.evaluations.elsewhere import evaluate_predictions
 from raymdm.evaluations.harness import require_harness, run_harness
 from raymdm.evaluations.pages import write_page
 from raymdm.evaluations.report import Report, write_report
-from raymdm.evaluations.run import Evaluation, evaluate_rows, evaluate_run, fixed_decoding
+from raymdm.evaluations.run import Evaluation, evaluate_rows, evaluate_run
+from raymdm.evaluations.settings import fixed_decoding
 from raymdm.evaluations.show import print_harness, print_scores
 from raymdm.evaluations.subject import is_run, open_subject
 from raymdm.training import RunDirectory
@@ -199,9 +200,7 @@ def score_harness(
     check_place("--out", folder)
     require_harness()
     subject = open_subject(model, config)
-    section = config.evaluation
-    if subject.manifest is not None:
-        section = fixed_decoding(config, subject.manifest).evaluation
+    section = fixed_decoding(config, subject.manifest).evaluation
     results = run_harness(
         subject.load(pick_device(config)),
         subject.encoder,

@@ -33,12 +33,14 @@ from raymdm.command import (
 from raymdm.config import Config
 from raymdm.config.decoding import DecodingSection
 from raymdm.decoding import check_decoding
+from raymdm.decoding.schedule import fixed_length
 from raymdm.errors import ConfigurationError, DataError, UserError
 from raymdm.evaluations.decode import DecodePrompts
 from raymdm.evaluations.live import LiveView
 from raymdm.evaluations.pool import Record, run_chunks
 from raymdm.evaluations.prompts import Prompt, RawPrompt, encode_prompts, given_prompts
 from raymdm.evaluations.result_file import ResultFile
+from raymdm.evaluations.settings import fixed_decoding, with_response_length
 from raymdm.evaluations.subject import Subject, is_run, open_subject
 from raymdm.progress import counting
 from raymdm.training import RunDirectory
@@ -112,19 +114,17 @@ def main(
         raise ConfigurationError(
             "no prompts: give some, --prompts FILE, or `-` to read them from stdin"
         )
-    if Path(source).exists():
-        source = str(Path(source).absolute())  # actors work in folders of their own
     subject = open_subject(source, checked)
     checked = with_length(checked, subject)
     decoding = checked.evaluation.decoding
     if not infill:
         check_decoding(decoding, causal=subject.shape.causal)
-    work = DecodePrompts(source, checked, infill, trace)
+    work = DecodePrompts(subject.source, checked, infill, trace)
     if asks:
         _show(work, subject, _asked(subject, decoding, infill))
         return
     encoded = encode_prompts(
-        given_prompts(prompts or [], file), subject, _length(decoding), infill=infill
+        given_prompts(prompts or [], file), subject, fixed_length(decoding), infill=infill
     )
     if not encoded:
         raise DataError(f"{file or 'stdin'}: no prompts")
@@ -138,24 +138,19 @@ def main(
 
 def with_length(config: Config, subject: Subject) -> Config:
     """The configuration with its response length filled in, which is said on stderr."""
-    decoding = config.evaluation.decoding
-    if decoding.response_length is not None:
+    if config.evaluation.decoding.response_length is not None:
         return config
-    length, why = LENGTH, "this model does not say how long its responses are"
-    if subject.manifest is not None:
-        length = subject.manifest.splits["train"].longest_response
+    if subject.manifest is None:
+        why = "this model does not say how long its responses are"
+        config = with_response_length(config, LENGTH)
+    else:
         why = "the longest training response"
+        config = fixed_decoding(config, subject.manifest)
+    length = fixed_length(config.evaluation.decoding)
     typer.echo(
         f"response length {length} tokens: {why} (evaluation.decoding.response_length)", err=True
     )
-    decoding = decoding.model_copy(update={"response_length": length})
-    evaluation = config.evaluation.model_copy(update={"decoding": decoding})
-    return config.model_copy(update={"evaluation": evaluation})
-
-
-def _length(decoding: DecodingSection) -> int:
-    assert decoding.response_length is not None
-    return decoding.response_length
+    return config
 
 
 def _check_options(config: Config, out: Path | None, trace: bool, live: bool) -> None:
@@ -233,7 +228,7 @@ def _show(work: DecodePrompts, subject: Subject, prompts: Iterator[Prompt]) -> N
     """Responses one after the other, each shown while it is denoised where that can be seen."""
     console = Console(highlight=False)
     model = subject.load(pick_device(work.config))
-    masks = [subject.shape.mask_token_id] * _length(work.config.evaluation.decoding)
+    masks = [subject.shape.mask_token_id] * fixed_length(work.config.evaluation.decoding)
     for prompt in prompts:
         if not console.is_terminal:
             (record,) = work.records(subject, model, [prompt])
@@ -266,7 +261,7 @@ def _asked(subject: Subject, decoding: DecodingSection, infill: bool) -> Iterato
         if not raw.text:
             continue
         try:
-            (prompt,) = encode_prompts([raw], subject, _length(decoding), infill=infill)
+            (prompt,) = encode_prompts([raw], subject, fixed_length(decoding), infill=infill)
         except UserError as error:
             console.print(f"{error}", style="red", markup=False)
             continue

@@ -17,8 +17,9 @@ from raymdm.config import Config
 from raymdm.data.evaluation import read_items
 from raymdm.data.manifest import read_manifest
 from raymdm.errors import CheckpointError, DataError
-from raymdm.evaluations.run import evaluate_run, fixed_decoding
+from raymdm.evaluations.run import evaluate_run
 from raymdm.evaluations.scoring import Scorer
+from raymdm.evaluations.settings import fixed_decoding
 from raymdm.evaluations.subject import open_subject
 from raymdm.training import RunDirectory, run_in_process
 from raymdm.training.job import make_job
@@ -216,6 +217,20 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(
     assert calls == [10] * 5  # two, the interrupted one, and the two that were left
     assert not list(run.path.glob("*.partial"))
     pd.testing.assert_frame_equal(again.items, whole.items)
+
+
+def test_a_subject_is_found_from_any_folder(
+    trained: tuple[RunDirectory, Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Actors work in folders of their own, and open what was named from the user's."""
+    run, config = trained
+    monkeypatch.chdir(run.path.parent)
+    for name in (run.path.name, f"{run.path.name}/model"):
+        subject = open_subject(name, config)
+        monkeypatch.chdir("/")
+        assert open_subject(subject.source, config).weights == subject.weights
+        assert subject.load().shape == subject.shape
+        monkeypatch.chdir(run.path.parent)
 
 
 def test_responses_made_elsewhere_score_the_same(

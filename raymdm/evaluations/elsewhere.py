@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -10,7 +9,7 @@ from raymdm.config import Config
 from raymdm.data.evaluation import Item
 from raymdm.evaluations.predictions import read_predictions
 from raymdm.evaluations.run import Evaluation, write_scores
-from raymdm.evaluations.scoring import score_item
+from raymdm.evaluations.scoring import judged
 from raymdm.evaluations.summary import summarize
 from raymdm.tasks import get_task
 
@@ -32,20 +31,10 @@ def evaluate_predictions(file: Path, gold: Path | None, config: Config, folder: 
     started = time.monotonic()
     task = get_task(config.task)
     predictions = read_predictions(file, gold, task)
-    records: list[dict[str, Any]] = []
-    for number, each in enumerate(predictions.items):
-        item = Item(number, each.id, [], [], dict(each.reference))
-        record = {
-            "number": number,
-            "item": each.id,
-            "correct": score_item(task, each.text, item),
-            "response": each.text,
-            "answer": task.extract(each.text),
-        }
-        if task.counts is not None:
-            record["counts"] = dict(task.counts(each.text, each.reference))
-        records.append(record)
-    table = pd.DataFrame(records)
+    table = pd.DataFrame(
+        judged(task, each.text, Item(number, each.id, [], [], dict(each.reference)))
+        for number, each in enumerate(predictions.items)
+    )
     summary = summarize(table, None, task, rows=file.name, seconds=time.monotonic() - started)
     summary["predictions_without_gold"] = predictions.without_gold
     summary["gold_without_prediction"] = predictions.without_prediction

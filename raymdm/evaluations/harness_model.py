@@ -33,6 +33,7 @@ from raymdm.diffusion import choice_nats
 from raymdm.errors import ConfigurationError
 from raymdm.evaluations.given import gives_back
 from raymdm.evaluations.subject import is_run, open_subject
+from raymdm.evaluations.tokens import response_text
 from raymdm.models import Backbone
 from raymdm.training import RunDirectory
 
@@ -197,7 +198,10 @@ class HarnessModel(LM):
                     )
                     for place, response in zip(part, responses, strict=True):
                         until = requests[place].args[1].get("until")
-                        texts[place] = cut(self._text(response), until)
+                        text = response_text(
+                            self.encoder.tokenizer, response, self.model.shape.eos_token_id
+                        )
+                        texts[place] = cut(text, until)
                     advance(len(part))
         return texts
 
@@ -311,11 +315,6 @@ class HarnessModel(LM):
     def _ids(self, texts: list[str]) -> list[list[int]]:
         """Ids of texts as they stand: of responses, without their EOS."""
         return [ids[:-1] for ids in self.encoder.responses(texts)]
-
-    def _text(self, response: list[int]) -> str:
-        eos = self.model.shape.eos_token_id
-        response = response[: response.index(eos)] if eos in response else response
-        return str(self.encoder.tokenizer.decode(response, skip_special_tokens=True))
 
     @contextmanager
     def _bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -17,6 +17,7 @@ import torch
 
 from raymdm.cluster import check_cluster, start_ray
 from raymdm.config import Config
+from raymdm.decoding.batching import batches
 from raymdm.errors import RaymdmError, RunError
 
 Item = TypeVar("Item")
@@ -51,19 +52,13 @@ def run_chunks(
     """
     actors = config.evaluation.actors
     size = min(config.evaluation.batch_size, ceil(len(items) / (actors or 1)))
-    chunks = chunks_of_like_length([length(item) for item in items], max(1, size))
+    chunks = batches([length(item) for item in items], max(1, size))
     parts = [[items[index] for index in chunk] for chunk in chunks]
     if not parts:
         return iter(())
     if actors is None:
         return _run_here(make_work, parts)
     return _run_on_ray(make_work, parts, config, min(actors, len(parts)), verbose)
-
-
-def chunks_of_like_length(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Indices of items in chunks of at most `size`, the longest items first; ties keep order."""
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def _run_here(make_work: Callable[[], Any], parts: list[list[Any]]) -> Iterator[list[Record]]:
@@ -91,6 +86,7 @@ def _run_on_ray(
             "set a smaller evaluation.actors or cluster.cpus_per_worker, or join a larger cluster",
         )
         # A block for each chunk, in the object store: an actor fetches those that it works on.
+        # Pickled by this program for itself, as Ray does with arguments; nothing of it is stored.
         waiting = ray.data.from_arrow([_table(pickle.dumps(part)) for part in parts])
         done = waiting.map_batches(
             _Actor,

@@ -1,9 +1,10 @@
 """Score a run on its prepared split, or any model on raw rows of a task; write what was found."""
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ from raymdm.config import Config
 from raymdm.config.data import TaskSection
 from raymdm.config.loading import fingerprint
 from raymdm.data.evaluation import Item, read_items
-from raymdm.data.manifest import Manifest, read_manifest
+from raymdm.data.manifest import read_manifest
 from raymdm.decoding import check_decoding
 from raymdm.errors import CheckpointError
 from raymdm.evaluations.items import raw_items
 from raymdm.evaluations.pool import run_chunks
 from raymdm.evaluations.result_file import ResultFile
 from raymdm.evaluations.scoring import Record, Scoring
+from raymdm.evaluations.settings import fixed_decoding, with_evaluation
 from raymdm.evaluations.subject import Subject, open_subject
-from raymdm.evaluations.summary import Sampler, summarize
+from raymdm.evaluations.summary import sampler_settings, summarize
 from raymdm.progress import counting
 from raymdm.tasks import get_task
 from raymdm.training import RunDirectory
@@ -29,6 +31,7 @@ from raymdm.training.run_directory import read_json, write_json
 
 KEPT = "evaluation-{}.jsonl"
 """In the folder of the results: the file in which records are kept until all are there."""
+_UNSEEN: AbstractContextManager[Callable[[int], None]] = nullcontext(lambda more: None)
 
 
 @dataclass(frozen=True)
@@ -59,23 +62,20 @@ def evaluate_run(
         CheckpointError: the run has no model.
         DataError: the split has no rows, or they are broken.
     """
-    if not run.model.is_dir():
-        raise CheckpointError(
-            f"{run.path} has no model/ (state: {run.status().get('state', 'unknown')}); train it "
-            "to the end with `keep` other than metrics"
-        )
+    subject = open_subject(str(run.path), config)
+    manifest = subject.manifest
+    assert manifest is not None
     folder = Path(config.data.folder)
-    manifest = read_manifest(folder)
-    run.check_data(config, manifest.fingerprint)
     config = fixed_decoding(config, manifest)
     split = config.evaluation.split
     items = read_items(folder, manifest, split, config.evaluation.limit)
     scoring = Scoring(str(run.path), config, TaskSection.model_validate(manifest.task))
-    final = evaluate_items(scoring, items, split, run.path, progress=progress, verbose=verbose)
+    told = {"progress": progress, "verbose": verbose}
+    final = evaluate_items(scoring, subject, items, split, run.path, **told)
     before = None
     if config.evaluation.step0:
         start = replace(scoring, config=with_evaluation(config, traces=0), start=True)
-        before = evaluate_items(start, items, split, run.path, progress=progress, verbose=verbose)
+        before = evaluate_items(start, subject, items, split, run.path, **told)
     status = run.status()
     table = final.items.assign(
         run=run.path.name, arm=status.get("arm", run.path.name), seed=config.seed
@@ -116,14 +116,13 @@ def evaluate_rows(
         DataError: the rows are missing or broken.
         ConfigurationError: no response length is known.
     """
-    if subject.manifest is not None:
-        config = fixed_decoding(config, subject.manifest)
+    config = fixed_decoding(config, subject.manifest)
     check_decoding(config.evaluation.decoding, causal=subject.shape.causal)
     items = raw_items(rows, get_task(config.task), subject.encoder, config)
     folder.mkdir(parents=True, exist_ok=True)
     scoring = Scoring(subject.source, config, config.task)
     found = evaluate_items(
-        scoring, items, rows_name(rows), folder, progress=progress, verbose=verbose
+        scoring, subject, items, rows_name(rows), folder, progress=progress, verbose=verbose
     )
     write_scores(folder, found)
     return found
@@ -131,6 +130,7 @@ def evaluate_rows(
 
 def evaluate_items(
     scoring: Scoring,
+    subject: Subject,
     items: Sequence[Item],
     rows: str,
     folder: Path,
@@ -142,6 +142,7 @@ def evaluate_items(
 
     Args:
         scoring: how.
+        subject: what `scoring` names, opened.
         items: which.
         rows: what they are called.
         folder: of the results; chunks that are finished are kept there until all are.
@@ -149,24 +150,26 @@ def evaluate_items(
         verbose: show Ray's logs.
     """
     started = time.monotonic()
-    subject = open_subject(scoring.source, scoring.config)
     identity = scoring.identity(subject, items)
     # Named by what it depends on, so that other settings neither read nor trip over it.
     kept = folder / KEPT.format(fingerprint(identity)[:12])
     with ExitStack() as stack:
         file = stack.enter_context(ResultFile(kept, identity))
         left = [item for item in items if item.number not in file.done]
+        config = scoring.config
         chunks = run_chunks(
-            scoring, left, scoring.config, length=lambda item: len(item.input_ids), verbose=verbose
+            scoring if config.evaluation.actors else partial(scoring.scorer, subject),
+            left,
+            config,
+            length=lambda item: len(item.input_ids),
+            verbose=verbose,
         )
-        if progress:
-            what = "scoring the start" if scoring.start else "scoring"
-            done = len(items) - len(left)
-            advance = stack.enter_context(counting(what, len(items), done))
+        what = "scoring the start" if scoring.start else "scoring"
+        bar = counting(what, len(items), len(items) - len(left)) if progress else _UNSEEN
+        advance = stack.enter_context(bar)
         for records in chunks:
             file.append(records)
-            if progress:
-                advance(len(records))
+            advance(len(records))
         records = list(file.rows())
         file.discard()
     return _evaluation(scoring, records, rows, subject, time.monotonic() - started)
@@ -179,7 +182,7 @@ def _evaluation(
     table = pd.DataFrame(records)
     summary = summarize(
         table,
-        Sampler(scoring.config.evaluation, subject.shape.causal),
+        sampler_settings(scoring.config.evaluation, subject.shape.causal),
         get_task(scoring.task),
         rows=rows,
         seconds=seconds,
@@ -211,21 +214,6 @@ def check_evaluation(config: Config) -> None:
     decoding = fixed_decoding(config, manifest).evaluation.decoding
     check_decoding(decoding, causal=config.estimator.objective == "autoregressive")
     read_items(folder, manifest, config.evaluation.split, 1)
-
-
-def fixed_decoding(config: Config, manifest: Manifest) -> Config:
-    """The configuration with its response length filled in, from the *training* responses."""
-    if config.evaluation.decoding.response_length is not None:
-        return config
-    longest = manifest.splits["train"].longest_response
-    decoding = config.evaluation.decoding.model_copy(update={"response_length": longest})
-    return with_evaluation(config, decoding=decoding)
-
-
-def with_evaluation(config: Config, **values: Any) -> Config:
-    """The configuration with other values in its section `evaluation`."""
-    evaluation = config.evaluation.model_copy(update=values)
-    return config.model_copy(update={"evaluation": evaluation})
 
 
 def rows_name(rows: str) -> str:

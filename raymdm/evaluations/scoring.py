@@ -17,6 +17,7 @@ from raymdm.data.evaluation import Item
 from raymdm.decoding import Trace, generate
 from raymdm.diffusion import bound
 from raymdm.errors import RunError
+from raymdm.evaluations.pool import Record
 from raymdm.evaluations.subject import Subject, open_subject
 from raymdm.evaluations.viewer import item_trace, page_name, render_trace
 from raymdm.models import Backbone
@@ -25,8 +26,6 @@ from raymdm.training.seeds import seed_of
 from raymdm.training.starting import initial_model, model_shape
 from raymdm.training.worker import pick_device
 from raymdm.verdict.items import step_columns
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,10 @@ class Scoring:
     def __call__(self) -> Callable[[list[Item]], list[Record]]:
         """Load the model; what scores items with it."""
         import_modules(self.config.imports)  # in an actor nobody has
-        subject = open_subject(self.source, self.config)
+        return self.scorer(open_subject(self.source, self.config))
+
+    def scorer(self, subject: Subject) -> Callable[[list[Item]], list[Record]]:
+        """The same where the source is open already."""
         device = pick_device(self.config)
         if self.start:
             assert subject.manifest is not None
@@ -84,53 +86,43 @@ class Scorer:
 
     def score(self, items: list[Item]) -> list[Record]:
         """One record for each item, in their order; those to be looked at have a `page`."""
-        section = self.config.evaluation
-        watched = [item for item in items if item.number < section.traces]
-        rest = [item for item in items if item.number >= section.traces]
-        found: dict[int, tuple[list[int], Trace | None]] = {}
-        if watched:
-            responses, traces = generate(
-                self.model,
-                [item.prompt for item in watched],
-                section.decoding,
-                trace=True,
-                numbers=[item.number for item in watched],
-                batch_size=section.batch_size,
-            )
-            for item, response, trace in zip(watched, responses, traces, strict=True):
-                found[item.number] = response, trace
-        if rest:
-            responses = generate(
-                self.model,
-                [item.prompt for item in rest],
-                section.decoding,
-                numbers=[item.number for item in rest],
-                batch_size=section.batch_size,
-            )
-            for item, response in zip(rest, responses, strict=True):
-                found[item.number] = response, None
-        nats = self._nats(items)
+        traced = self.config.evaluation.traces
+        written = self._written([item for item in items if item.number < traced], trace=True)
+        written |= self._written([item for item in items if item.number >= traced], trace=False)
         return [
-            {**self.record(item, *found[item.number]), **measured}
-            for item, measured in zip(items, nats, strict=True)
+            {**self.record(item, *written[item.number]), **measured}
+            for item, measured in zip(items, self._nats(items), strict=True)
         ]
+
+    def _written(
+        self, items: list[Item], *, trace: bool
+    ) -> dict[int, tuple[list[int], Trace | None]]:
+        """Responses by the items' numbers, with their traces if wanted."""
+        section = self.config.evaluation
+        ask: Any = generate  # its two forms return different things
+        found = ask(
+            self.model,
+            [item.prompt for item in items],
+            section.decoding,
+            trace,
+            numbers=[item.number for item in items],
+            batch_size=section.batch_size,
+        )
+        responses, traces = found if trace else (found, [None] * len(items))
+        return {
+            item.number: (response, one)
+            for item, response, one in zip(items, responses, traces, strict=True)
+        }
 
     def record(self, item: Item, response: Sequence[int], trace: Trace | None) -> Record:
         """What the response says and whether that is right."""
         tokenizer = self.subject.encoder.tokenizer
-        text = self.subject.text(list(response))
         gold = self.subject.text(item.input_ids[len(item.prompt) :])
         record: Record = {
-            "number": item.number,
-            "item": item.id,
-            "correct": score_item(self.task, text, item),
-            "response": text,
-            "answer": self.task.extract(text),
+            **judged(self.task, self.subject.text(response), item),
             "prompt": str(tokenizer.decode(item.prompt)),
             "reference_answer": self.task.extract(gold) or gold,
         }
-        if self.task.counts is not None:
-            record["counts"] = dict(self.task.counts(text, item.reference))
         if trace is not None:
             shown = item_trace(
                 trace,
@@ -179,6 +171,20 @@ class Scorer:
                 )
             ]
         return measured
+
+
+def judged(task: TaskSpec, text: str, item: Item) -> Record:
+    """What the text of a response says, and whether that is right. Raises as `score_item`."""
+    record: Record = {
+        "number": item.number,
+        "item": item.id,
+        "correct": score_item(task, text, item),
+        "response": text,
+        "answer": task.extract(text),
+    }
+    if task.counts is not None:
+        record["counts"] = dict(task.counts(text, item.reference))
+    return record
 
 
 def score_item(task: TaskSpec, text: str, item: Item) -> float:

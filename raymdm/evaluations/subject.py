@@ -1,5 +1,6 @@
 """What is evaluated: a run directory, a model folder or a hub id, with its tokenizer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from raymdm.data.encoding import Encoder, choose_template, load_encoder
 from raymdm.data.manifest import NAME, Manifest, read_manifest
 from raymdm.data.tokenizer import complete_tokenizer, load_tokenizer, vocabulary_size
 from raymdm.errors import CheckpointError, ConfigurationError
+from raymdm.evaluations.tokens import response_text
 from raymdm.models import Backbone, ModelShape, SpecialTokens, load_model, open_weights
 from raymdm.models.folder import resolve_folder
 from raymdm.training import RunDirectory
@@ -23,7 +25,7 @@ class Subject:
     """A model with all that turns text into its tokens and back.
 
     Attributes:
-        source: run directory, model folder or hub id, as given.
+        source: run directory or model folder, as an absolute path, or hub id.
         model_source: folder or hub id of the weights.
         encoder: tokenizer and prompt template.
         shape: of the model.
@@ -49,11 +51,9 @@ class Subject:
         given = [self.shape.published[key] for key in _POSITIONS if key in self.shape.published]
         return int(given[0]) if given else None
 
-    def text(self, response: list[int]) -> str:
+    def text(self, response: Sequence[int]) -> str:
         """The text of a response up to its first EOS."""
-        if self.shape.eos_token_id in response:
-            response = response[: response.index(self.shape.eos_token_id)]
-        return self.filled(response)
+        return response_text(self.encoder.tokenizer, response, self.shape.eos_token_id)
 
     def filled(self, row: list[int]) -> str:
         """The text of a whole row, without its special tokens."""
@@ -79,6 +79,8 @@ def open_subject(source: str, config: Config) -> Subject:
         ConfigurationError: no tokenizer.
         DataError: a run whose prepared data is gone.
     """
+    if Path(source).exists():
+        source = str(Path(source).absolute())  # actors work in folders of their own
     if is_run(source):
         run = RunDirectory.existing(source)
         if not run.model.is_dir():

@@ -1,6 +1,6 @@
 """The figures of an evaluation, each with its uncertainty and with all that it depends on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -15,41 +15,35 @@ from raymdm.verdict.items import ratio_of_sums, share, step_rates, wilson
 _PACKAGES = ("raymdm", "torch", "transformers", "math-verify", "reasoning-gym")
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """What responses were written with, and how their likelihood was measured."""
+def sampler_settings(evaluation: EvaluationSection, causal: bool) -> dict[str, Any]:
+    """What responses were written with, and how their likelihood was measured.
 
-    evaluation: EvaluationSection
-    causal: bool
-
-    def settings(self) -> dict[str, Any]:
-        """Everything that two scores must share to be compared, and what follows from the model."""
-        return {
-            "bound": "exact_likelihood" if self.causal else "nelbo",
-            "nelbo": self.evaluation.nelbo.model_dump(),
-            "sampler": "left_to_right" if self.causal else "masked",
-            "decoding": self.evaluation.decoding.model_dump(),
-        }
+    Two scores can be compared only where `decoding` and `nelbo` are the same. `sampler` and `bound`
+    follow from the kind of model and are no part of that: causal and masked arms may share them.
+    """
+    return {
+        "bound": "exact_likelihood" if causal else "nelbo",
+        "nelbo": evaluation.nelbo.model_dump(),
+        "sampler": "left_to_right" if causal else "masked",
+        "decoding": evaluation.decoding.model_dump(),
+    }
 
 
 def summarize(
     table: pd.DataFrame,
-    sampler: Sampler | None,
+    sampler: Mapping[str, Any] | None,
     task: TaskSpec,
     *,
     rows: str,
     seconds: float,
 ) -> dict[str, Any]:
-    """The figures over all items.
-
-    Two scores can be compared only where split, items, `decoding` and `nelbo` are the same.
-    `sampler` and `bound` follow from the kind of model and are no part of these: causal and masked
-    arms may share them.
+    """The figures over all items; they can be compared with those of the same split and items.
 
     Args:
         table: a row per item: correct, answer, nll, nll_variance, tokens; counts and the columns of
             traces where there are any.
-        sampler: that wrote the responses; None where that is not known, nor any likelihood.
+        sampler: `sampler_settings` of what wrote the responses; None where that is not known, nor
+            any likelihood.
         task: names the figures beside accuracy.
         rows: which rows these are: a split, or a file.
         seconds: that scoring took.
@@ -70,7 +64,7 @@ def summarize(
         "seconds": seconds,
     }
     if sampler is not None:
-        summary |= {**likelihood(table), **sampler.settings()}
+        summary |= {**likelihood(table), **sampler}
     rates = step_rates(table)
     if rates is not None:
         summary["denoising"] = rates.as_json()

@@ -18,7 +18,7 @@ import numpy as np
 
 from raymdm.decoding import Trace
 from raymdm.evaluations.pages import render, write_page
-from raymdm.evaluations.tokens import token_text
+from raymdm.evaluations.tokens import response_text, token_text
 from raymdm.verdict.items import first_right_step, over_denoised
 
 Value = TypeVar("Value")
@@ -119,7 +119,7 @@ def item_trace(
     start, states, predictions = np.split(numbers.reshape(2 * steps + 1, -1), [1, steps + 1])
     place = {int(number): place for place, number in enumerate(ids)}
     sure = trace.confidence.numpy().astype(np.float64).round(3)
-    texts = [_text(tokenizer, row, eos_token_id) for row in trace.predictions.tolist()]
+    texts = [response_text(tokenizer, row, eos_token_id) for row in trace.predictions.tolist()]
     right = _once(lambda text: None if score is None else score(text) >= 1.0, texts)
     answers = _once(extract, texts)
     return ItemTrace(
@@ -203,12 +203,6 @@ def _runs(correct: Sequence[bool | None]) -> Iterator[tuple[int, int]]:
         if right:
             steps = [step for step, _ in run]
             yield steps[0], steps[-1]
-
-
-def _text(tokenizer: Any, ids: list[int], eos_token_id: int) -> str:
-    if eos_token_id in ids:
-        ids = ids[: ids.index(eos_token_id)]
-    return str(tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def _once(function: Callable[[str], Value], texts: Sequence[str]) -> dict[str, Value]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from raymdm.config import Config
 from raymdm.data.manifest import Manifest, read_manifest
 from raymdm.errors import CheckpointError
-from raymdm.evaluations.run import fixed_decoding
+from raymdm.evaluations.settings import fixed_decoding
 from raymdm.exports.card import model_card
 from raymdm.models import ModelShape, assemble, open_weights, save_model
 from raymdm.models.weights import PRECISIONS

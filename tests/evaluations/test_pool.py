@@ -14,8 +14,9 @@ import ray
 import torch
 
 from raymdm.config import Config, load_config
+from raymdm.decoding.batching import batches
 from raymdm.errors import ClusterError, DataError, RaymdmError, RunError
-from raymdm.evaluations.pool import _Actor, chunks_of_like_length, run_chunks
+from raymdm.evaluations.pool import _Actor, run_chunks
 
 
 def config(*, actors: int | None = None, batch_size: int = 4, cpus: float = 0.5) -> Config:
@@ -56,8 +57,8 @@ def squares(chunks: Any) -> dict[int, int]:
 
 
 def test_chunks_hold_items_of_like_length_the_longest_first():
-    assert chunks_of_like_length([3, 9, 1, 9, 4], 2) == [[1, 3], [4, 0], [2]]
-    assert chunks_of_like_length([], 2) == []
+    assert batches([3, 9, 1, 9, 4], 2) == [[1, 3], [4, 0], [2]]
+    assert batches([], 2) == []
 
 
 def test_every_item_is_done_once_in_chunks_of_the_batch_size():
