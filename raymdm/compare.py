@@ -15,6 +15,7 @@ from rich.console import Console
 from raymdm.command import Verbose, reports_errors, run_as_program
 from raymdm.errors import ConfigurationError, DataError
 from raymdm.verdict import Results, Summary, read_runs, read_sweep, summarise
+from raymdm.verdict.pages import write_whole
 from raymdm.verdict.report import render_report
 from raymdm.verdict.run_files import existing_folder
 from raymdm.verdict.score_table import read_table
@@ -84,8 +85,8 @@ def publish(summary: Summary, folder: Path, console: Console) -> dict[str, Any]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written = [
-            _write(folder / "report.html", page),
-            _write(folder / "summary.json", json.dumps(content, indent=2, allow_nan=False)),
+            write_whole(folder / "report.html", page),
+            write_whole(folder / "summary.json", json.dumps(content, indent=2, allow_nan=False)),
         ]
     except OSError as error:
         raise DataError(f"cannot write the report to {folder}: {error.strerror}") from error
@@ -124,14 +125,6 @@ def wide_console() -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 120
     return console
-
-
-def _write(file: Path, text: str) -> Path:
-    """Write all or nothing: a reader never sees half a file."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
-    return file
 
 
 if __name__ == "__main__":

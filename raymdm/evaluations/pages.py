@@ -2,14 +2,14 @@
 
 import base64
 import hashlib
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from raymdm.errors import DataError
+from raymdm.verdict.pages import templates, write_whole
 
 
 def render(template: str, script: str, **content: Any) -> str:
@@ -38,28 +38,16 @@ def write_page(path: Path, text: str) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.parent / f".{path.name}.{os.getpid()}"
         # A lone surrogate, which JSON rows may hold, has no UTF-8: it becomes a question mark.
-        partial.write_bytes(text.encode("utf-8", errors="replace"))
-        partial.replace(path)
+        return write_whole(path, text, errors="replace")
     except OSError as error:
         raise DataError(
             f"cannot write the page {path}: {error.strerror}; choose another folder"
         ) from error
-    return path
 
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    environment = Environment(
-        # The style sheet is that of the reports of runs.
-        loader=ChoiceLoader(
-            [PackageLoader("raymdm.evaluations", "."), PackageLoader("raymdm.verdict", ".")]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("raymdm.evaluations")
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     return environment

@@ -1,17 +1,16 @@
 """`variance.html`: one page that holds its pictures and styles itself and needs no network."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from raymdm.errors import DataError
 from raymdm.variances import plots, tables
 from raymdm.variances.figures import Figures, Gain, Measured
 from raymdm.variances.wording import ratio, ratio_interval
+from raymdm.verdict.pages import templates, write_whole
 
 QUANTITIES = ("gradient", "loss")
 """In the order of the page: what the optimiser sees first."""
@@ -19,18 +18,9 @@ QUANTITIES = ("gradient", "loss")
 
 def render_page(figures: Figures) -> str:
     """The page as text. Everything that comes from the configuration or the data is escaped."""
-    environment = Environment(
-        # The style sheet is that of the reports of runs.
-        loader=ChoiceLoader(
-            [PackageLoader("raymdm.variances", "."), PackageLoader("raymdm.verdict", ".")]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     quantities = {name: getattr(figures, name) for name in QUANTITIES}
-    return environment.get_template("variance.html.j2").render(
+    page = templates("raymdm.variances").get_template("variance.html.j2")
+    return page.render(
         figures=figures,
         decompositions=[
             {
@@ -70,9 +60,7 @@ def write_figures(figures: Figures, folder: Path) -> None:
             ("variance.json", figures.model_dump_json(indent=1) + "\n"),
             ("variance.html", render_page(figures)),
         ):
-            partial = folder / f".{name}.{os.getpid()}"
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(folder / name)
+            write_whole(folder / name, text)
     except OSError as error:
         raise DataError(
             f"cannot write the figures to {folder}: {error.strerror}; choose another folder"

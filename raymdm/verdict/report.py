@@ -3,23 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from raymdm.verdict import compute, details, plots, tables
+from raymdm.verdict.pages import templates
 from raymdm.verdict.summary import Comparison, Summary
 
 
 def render_report(summary: Summary) -> str:
     """The page as text. Everything that comes from the runs is escaped."""
-    environment = Environment(
-        loader=PackageLoader("raymdm.verdict", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("report.html.j2")
+    template = templates().get_template("report.html.j2")
     results = summary.results
     return template.render(
         name=Path(results.source).resolve().name,
