@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from raymdm.benchmarks import verdict as simulation
-from raymdm.benchmarks.verdict import CASES, FORMULAS, SEEDS, covered
+from raymdm.benchmarks.coverage import CASES, FORMULAS, SHIFT, covered
+from raymdm.benchmarks.verdict import SEEDS
 from raymdm.verdict import power, sensitivity, statistics
 from raymdm.verdict.coverage import FILE, coverage
 
@@ -52,7 +53,7 @@ def test_a_stack_of_experiments_is_judged_as_each_of_them_would_be(case):
             "student": (statistics.mean_interval(one), case.shift),
             "paired": (sensitivity.paired(one, two).interval, case.shift),
             "variance_ratio": (statistics.variance_ratio(one, two)[1], ratio**-2),
-            "effect_size": (sensitivity.hedges_g(one, two)[1], simulation.SHIFT),
+            "effect_size": (sensitivity.hedges_g(one, two)[1], SHIFT),
             "seeds_needed": (power.pooled_sd_interval(one, two), scale),
         }
         expected = [low <= truth <= high for (low, high), truth in intervals.values()]

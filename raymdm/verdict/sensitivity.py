@@ -14,6 +14,7 @@ from raymdm.verdict.statistics import (
     UNDEFINED,
     Interval,
     Scores,
+    satterthwaite,
     spread,
     welch_parts,
 )
@@ -168,8 +169,6 @@ def next_run_wins(first: Scores, second: Scores) -> float:
     if not error > 0:
         return nan
     parts = [spread(scores) ** 2 * (1 + 1 / len(scores)) for scores in (first, second)]
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(scores) - 1) for part, scores in zip(parts, (first, second), strict=True)
-    )
+    freedom = satterthwaite(parts, (len(first), len(second)))
     probability = float(stats.t.cdf(difference / sqrt(sum(parts)), freedom))
     return probability if isfinite(probability) else nan

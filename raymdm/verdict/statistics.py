@@ -5,6 +5,7 @@ side, no variation between the seeds) is NaN, never a warning or an exception.
 """
 
 import warnings
+from collections.abc import Sequence
 from itertools import combinations
 from math import comb, isfinite, nan, sqrt
 from typing import NamedTuple, TypeAlias
@@ -86,10 +87,15 @@ def welch_parts(first: Scores, second: Scores) -> WelchParts:
     if not all(map(isfinite, spreads)) or not any(spreads):
         return WelchParts(nan, nan, nan)
     parts = [spreads[0] ** 2 / len(first), spreads[1] ** 2 / len(second)]
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(scores) - 1) for part, scores in zip(parts, (first, second), strict=True)
-    )
+    freedom = satterthwaite(parts, (len(first), len(second)))
     return WelchParts(float(np.mean(first) - np.mean(second)), sqrt(sum(parts)), freedom)
+
+
+def satterthwaite(variances: Sequence[float], counts: Sequence[int]) -> float:
+    """Degrees of freedom of a sum of variances, each estimated from so many scores."""
+    return sum(variances) ** 2 / sum(
+        variance**2 / (count - 1) for variance, count in zip(variances, counts, strict=True)
+    )
 
 
 def holm(p_values: list[float]) -> list[float]:

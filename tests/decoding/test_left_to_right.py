@@ -1,31 +1,22 @@
 """Left-to-right decoding that keeps keys and values: a plain loop's tokens, for any batch."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from written import EOS, MASK, PAD
+from written import SHAPE as MASKED
 
 from raymdm.config.decoding import DecodingSection
 from raymdm.decoding import Trace, check_decoding, generate
 from raymdm.decoding.sampling import draw
 from raymdm.errors import ConfigurationError
-from raymdm.models import Backbone, KeyValueCache, ModelShape, build_model
+from raymdm.models import Backbone, KeyValueCache, build_model
 from raymdm.randomness import generator
 
-EOS, MASK, PAD = 21, 22, 23
-SHAPE = ModelShape(
-    vocabulary_size=24,
-    hidden_size=16,
-    layers=2,
-    heads=4,
-    key_value_heads=2,
-    intermediate_size=32,
-    mask_token_id=MASK,
-    eos_token_id=EOS,
-    pad_token_id=PAD,
-    causal=True,
-)
+SHAPE = replace(MASKED, key_value_heads=2, causal=True)
 PROMPTS = [[1, 2, 3, 4, 5, 6, 7], [8, 9], [10, 11, 12, 13], [], [14], [2, 4]]
 LENGTH = 9
 GREEDY = DecodingSection(response_length=LENGTH)

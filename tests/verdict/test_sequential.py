@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from raymdm.benchmarks import verdict as simulation
+from raymdm.benchmarks import looks as simulation
+from raymdm.benchmarks.coverage import CASES
 from raymdm.errors import ConfigurationError
 from raymdm.verdict import compare
 from raymdm.verdict.outcomes import Outcomes
@@ -85,7 +86,7 @@ def test_a_design_of_one_look_is_the_decision_rule(case):
 
 @pytest.mark.parametrize("comparisons", [1, 3])
 @pytest.mark.parametrize("spending", ["obrien_fleming", "pocock"])
-@pytest.mark.parametrize("case", simulation.CASES[:2], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
 def test_the_error_holds_under_a_true_null_with_a_look_after_every_batch(
     comparisons, spending, case
 ):
@@ -96,7 +97,7 @@ def test_the_error_holds_under_a_true_null_with_a_look_after_every_batch(
 
 def test_looks_without_spending_err_three_times_as_often():
     """The simulation would see it."""
-    assert simulation.naive_error(simulation.design(1), simulation.CASES[0], 1000) > 0.13
+    assert simulation.naive_error(simulation.design(1), CASES[0], 1000) > 0.13
 
 
 def test_the_simulation_rejects_what_the_rule_rejects():
