@@ -3,17 +3,14 @@
     raymdm sweep -c quickstart --set run_dir=runs/quickstart
 
 Leaves a sweep directory: sweep.json (design and state of every trial), trials/ (a run directory
-each), summary.json and report.html. The same command again finishes only what is missing.
+each), search.json and search/ where settings were searched, summary.json and report.html. The same
+command again finishes only what is missing.
 """
 
-import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from raymdm.cluster import start_ray
 from raymdm.command import (
@@ -28,17 +25,16 @@ from raymdm.command import (
 )
 from raymdm.compare import compare_sweep, wide_console
 from raymdm.config import Config
-from raymdm.data.manifest import read_manifest
-from raymdm.errors import CheckpointError, ConfigurationError, RunError
-from raymdm.evaluations.run import check_evaluation
-from raymdm.sweeps import Trial, make_design, run_sweep
-from raymdm.sweeps.driver import check_fits, check_question, choose_path
-from raymdm.sweeps.plan import Plan, check_primary_test, make_plan
+from raymdm.errors import ConfigurationError, RunError
+from raymdm.sweeps import make_design
+from raymdm.sweeps.calibration import kept_calibration, measure_arms, seconds_per_step
+from raymdm.sweeps.checks import check_arms, check_folder, check_runs
+from raymdm.sweeps.driver import check_fits, choose_path
+from raymdm.sweeps.plan import Plan, check_primary_test, make_plan, row_tokens
 from raymdm.sweeps.plan_table import print_plan
-from raymdm.sweeps.trial import has_ended, trial_state
+from raymdm.sweeps.stages import run_stages
+from raymdm.sweeps.trial import has_ended
 from raymdm.training import RunDirectory
-from raymdm.training.job import make_job
-from raymdm.training.run_directory import read_json
 
 
 @reports_errors
@@ -77,10 +73,13 @@ def main(
 ) -> None:
     """Train every arm with every seed on Ray Tune, evaluate each run, and compare the arms.
 
-    Arms are overlays on one configuration (`sweep.arms`), run with the same `sweep.seeds` and, if
-    given, at settings drawn from `sweep.axes`. A run that diverges is an outcome and is not
-    repeated; one lost to infrastructure is retried with its seed. The same command again finishes
-    only what is missing. `--plan` says beforehand what it costs and what it can show.
+    Arms are overlays on one configuration (`sweep.arms`), run with the same `sweep.seeds`. With
+    `sweep.search` every arm's settings are chosen first, by the held-out NELBO on seeds of their
+    own; `sweep.until: decided` adds seeds until the question is answered.
+
+    A run that diverges is an outcome and is not repeated; one lost to infrastructure is retried
+    with its seed. The same command again finishes only what is missing. `--plan` says beforehand
+    what it costs and what it can show.
 
     Example: raymdm sweep -c quickstart --set run_dir=runs/quickstart
     """
@@ -96,20 +95,34 @@ def main(
 def plan_sweep(
     config: Config, *, steps: int = 20, rate: float | None = None, sd: float | None = None
 ) -> Plan:
-    """What a sweep would cost and could show; arguments as for `make_plan`. Needs no cluster.
+    """What a sweep would cost and could show. Needs no cluster.
+
+    Args:
+        config: the sweep's.
+        steps: training steps of every arm that its speed is measured on, in this process.
+        rate: tokens per second through the model of one trial, every view counted, instead.
+        sd: as for `make_plan`.
 
     Raises:
         ConfigurationError: its primary test cannot reach significance.
         UserError: design, data or directory do not fit.
     """
     check_primary_test(config)
-    trials = make_design(config)
-    check_trials(config, trials)
+    check_folder(config)
+    check_arms(make_design(config))
 
     def measuring(arm: str) -> None:
         typer.echo(f"{arm}: measuring {steps} steps", err=True)
 
-    return make_plan(config, trials, steps=steps, rate=rate, sd=sd, watch=measuring)
+    if rate is None:
+        seconds = measure_arms(config, steps, seconds_per_step, measuring)
+    else:
+        seconds = dict.fromkeys(config.sweep.arms, row_tokens(config) / rate)
+    kept = kept_calibration(Path(config.run_dir))
+    trials = make_design(config, seconds_per_pass=kept or seconds)
+    if config.sweep.search is None:  # else the runs that are there have settings found by it
+        check_runs(trials)
+    return make_plan(config, trials, seconds, measured=steps if rate is None else None, sd=sd)
 
 
 def sweep(config: Config, *, verbose: bool = False) -> None:
@@ -119,103 +132,17 @@ def sweep(config: Config, *, verbose: bool = False) -> None:
         UserError: design, data, directory or cluster do not fit.
         RunError: trials that never finished, after their retries.
     """
-    trials = make_design(config)
-    check_trials(config, trials)
+    check_folder(config)
+    check_arms(make_design(config))
     with start_ray(config.cluster.address, verbose=verbose):
         check_fits(config, choose_path(config))
-        missing = sum(not _ended(trial) for trial in trials)
-        typer.echo(
-            f"{len(trials)} trials ({len(config.sweep.arms)} arms x {len(config.sweep.seeds)} seeds"
-            f"{f' x {config.sweep.samples} settings' if config.sweep.axes else ''}), {missing} to "
-            f"run, {_steps(trials)} steps each; sweep directory {Path(config.run_dir).absolute()}",
-            err=True,
-        )
-        with _progress(len(trials), len(trials) - missing) as report:
-            run_sweep(config, trials, report)
+        trials = run_stages(config)
     compare_sweep(Path(config.run_dir))
-    lost = [trial.name for trial in trials if not _ended(trial)]
+    lost = [trial.name for trial in trials if not has_ended(RunDirectory(trial.config.run_dir))]
     if lost:
         raise RunError(
             f"{len(lost)} of {len(trials)} trials did not finish: {', '.join(lost[:5])}; the same "
             "command again runs only them"
-        )
-
-
-def check_trials(config: Config, trials: list[Trial]) -> None:
-    """Everything a user can have got wrong, before the first trial starts.
-
-    Raises:
-        UserError: data that does not fit an arm, or a directory that holds something else.
-    """
-    folder = Path(config.run_dir).absolute()
-    if folder.exists() and any(folder.iterdir()) and not read_json(folder / "sweep.json"):
-        raise CheckpointError(f"{folder} is not empty and is no sweep; choose another run_dir")
-    check_question(config, folder)
-    checked = set()
-    for trial in trials:
-        run = RunDirectory(trial.config.run_dir)
-        if run.config.exists():
-            run.check_same(trial.config)
-            run.check_data(trial.config, read_manifest(trial.config.data.folder).fingerprint)
-        kind = (trial.arm, str(trial.settings))
-        if kind not in checked:
-            make_job(trial.config, run)
-            check_evaluation(trial.config)
-            checked.add(kind)
-
-
-def _steps(trials: list[Trial]) -> str:
-    """Steps of a run, or the least and most of them."""
-    given = {trial.config.training.steps for trial in trials}
-    if None in given:
-        return str(make_job(trials[0].config, RunDirectory(trials[0].config.run_dir)).steps)
-    ends = sorted({min(filter(None, given)), max(filter(None, given))})
-    return " to ".join(map(str, ends))
-
-
-def _ended(trial: Trial) -> bool:
-    return has_ended(RunDirectory(trial.config.run_dir))
-
-
-class _progress:
-    """A bar in a terminal; a line for every trial that ends in any case."""
-
-    def __init__(self, total: int, done: int) -> None:
-        self.console = Console(stderr=True)
-        self.started = time.monotonic()
-        self.total, self.done = total, done
-        self.bar = Progress(
-            TextColumn("trials"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self.console,
-            disable=not sys.stderr.isatty(),
-        )
-        self.task = self.bar.add_task("trials", total=total, completed=done)
-
-    def __enter__(self) -> "_progress":
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def __call__(self, trial: Trial) -> None:
-        run = RunDirectory(trial.config.run_dir)
-        self.done += 1
-        self.bar.update(self.task, completed=self.done)
-        final = read_json(run.scores).get("final")
-        outcome = trial_state(run)
-        if outcome in ("failed", "diverged"):
-            outcome = f"{outcome}: {run.status().get('message')}"
-        elif final:
-            outcome = f"accuracy {final['accuracy']:.1%}, NELBO {final['nelbo_per_token']:.4f}"
-        seconds = time.monotonic() - self.started
-        self.console.print(
-            f"[{self.done}/{self.total}] {trial.name}: {outcome}  ({seconds:.0f} s)",
-            highlight=False,
-            markup=False,
         )
 
 

@@ -44,5 +44,8 @@ class CompareSection(Section):
 
     metric: Literal["accuracy", "nelbo"] = "accuracy"
     """The primary metric, declared before the runs; the other is shown beside it."""
+    question: Literal["means", "spread"] = "means"
+    """What the runs are made to compare: means, or how much the seeds spread. For `spread` nothing
+    may stop runs early (sweep.search.halving, sweep.until): that would censor them."""
     margin: float | None = Field(default=None, gt=0)
     """Differences below this do not matter: allows the verdict `equivalent`."""

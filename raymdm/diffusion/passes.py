@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from raymdm.config.estimator import EstimatorSection
 from raymdm.diffusion.compose import needs_probe
 
+FORWARD_SHARE = 1 / 3
+"""Of the time of a forward and a backward pass, what the forward takes: a backward is two of it."""
+
 
 @dataclass(frozen=True)
 class Passes:
@@ -25,6 +28,11 @@ class Passes:
     backwards: int
     probe_forwards: int
     probe_backwards: int
+
+    @property
+    def work(self) -> float:
+        """All passes in units of a forward with its backward."""
+        return self.backwards + FORWARD_SHARE * (self.forwards - self.backwards)
 
     @property
     def trained(self) -> int:

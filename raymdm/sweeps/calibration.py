@@ -1,7 +1,9 @@
-"""How long a step of a configuration takes here: some real training steps in this process."""
+"""How long a step of an arm takes here: some real training steps in this process."""
 
 import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -9,13 +11,55 @@ import torch
 from raymdm.config import Config
 from raymdm.data.stream import read_steps
 from raymdm.diffusion.compose import needs_probe
+from raymdm.diffusion.passes import step_passes
 from raymdm.errors import ConfigurationError
 from raymdm.sweeps.arms import with_training
+from raymdm.sweeps.design import Trial, make_design
 from raymdm.training import RunDirectory
 from raymdm.training.checkpoint import Checkpoints
 from raymdm.training.engine import process_group_of_one
 from raymdm.training.job import make_job
+from raymdm.training.run_directory import read_json, write_json
 from raymdm.training.worker import Worker
+
+CALIBRATION = "calibration.json"
+
+
+Measure = Callable[[Config, int], float]
+"""Seconds of a step of a configuration, from so many steps."""
+
+
+def measure_arms(
+    config: Config, steps: int, measure: Measure, watch: Callable[[str], None]
+) -> dict[str, float]:
+    """By arm, seconds of one row's forward and backward, from its first run of the design.
+
+    Args:
+        config: the sweep's.
+        steps: training steps to measure on.
+        measure: `seconds_per_step`, here or elsewhere.
+        watch: told each arm before it is measured.
+    """
+    firsts: dict[str, Trial] = {}
+    for trial in make_design(config):
+        firsts.setdefault(trial.arm, trial)
+    found = {}
+    for arm, trial in firsts.items():
+        watch(arm)
+        of_a_step = step_passes(trial.config.estimator, trial.config.training.batch_size)
+        found[arm] = measure(trial.config, steps) / of_a_step
+    return found
+
+
+def kept_calibration(sweep_dir: Path) -> dict[str, float] | None:
+    """What `sweep.equalise: seconds` was measured to need, once and for all runs of the sweep."""
+    return read_json(sweep_dir / CALIBRATION).get("seconds_per_pass")
+
+
+def keep_calibration(sweep_dir: Path, seconds_per_pass: dict[str, float]) -> None:
+    """Write it down."""
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    write_json(sweep_dir / CALIBRATION, {"seconds_per_pass": seconds_per_pass})
 
 
 def seconds_per_step(config: Config, steps: int) -> float:

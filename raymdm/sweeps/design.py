@@ -1,6 +1,7 @@
 """The trials of a sweep: every arm with every seed, at every setting drawn from the axes."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -10,12 +11,17 @@ import numpy as np
 from raymdm.config import Config, merge_overlay
 from raymdm.config.loading import read_file, validate
 from raymdm.config.paths import folder_in, with_absolute_paths
-from raymdm.config.sweep import ArmSection, AxisSection
+from raymdm.config.sweep import AxisSection
 from raymdm.config.training import Stream
 from raymdm.errors import ConfigurationError
 from raymdm.randomness import generator
-from raymdm.sweeps.arms import equal_forwards, with_times
+from raymdm.sweeps.arms import equal_forwards, equal_seconds, with_times
 from raymdm.training.seeds import streams_read
+
+Settings = dict[str, Any]
+"""Hyperparameters by dotted key."""
+TRIALS, SEARCH = "trials", "search"
+"""Folders of a sweep's runs: those of the verdict, and those that settings were chosen by."""
 
 # What all trials of a sweep have in common: how they are run, scored and compared.
 _SHARED = frozenset(
@@ -54,12 +60,67 @@ class Trial:
     config: Config
 
 
-def make_design(config: Config) -> list[Trial]:
+def make_design(
+    config: Config,
+    *,
+    chosen: Mapping[str, Settings] | None = None,
+    seconds_per_pass: Mapping[str, float] | None = None,
+) -> list[Trial]:
     """All trials, seeds outermost, so that a sweep cut short has whole seeds of every arm.
+
+    Args:
+        config: the sweep's.
+        chosen: by arm, the settings that `sweep.search` found for it; they are the arm's from then
+            on, not settings that the sweep compares.
+        seconds_per_pass: by arm, what `sweep.equalise: seconds` was measured to need; without it
+            arms keep their steps.
 
     Raises:
         ConfigurationError: no arms, no seeds, or an arm whose configuration is wrong.
     """
+    sweep = config.sweep
+    _check_design(config)
+    trials = []
+    for seed in sweep.seeds:
+        for number in range(sweep.samples if sweep.axes else 1):
+            settings = draw_settings(sweep.axes, number)
+            at = f"-setting{number}" if settings else ""
+            group = [
+                _trial(
+                    config, arm, seed, settings, f"{arm}{at}-seed{seed}", (chosen or {}).get(arm)
+                )
+                for arm in sweep.arms
+            ]
+            trials += _equalised(config, group, seconds_per_pass)
+    return trials
+
+
+def make_candidate(
+    config: Config,
+    arm: str,
+    number: int,
+    settings: Settings,
+    seconds_per_pass: Mapping[str, float] | None = None,
+) -> list[Trial]:
+    """The runs of one candidate of `sweep.search`: one for each of its seeds.
+
+    Under equal compute the measure is the first arm at the same settings.
+    """
+    assert config.sweep.search is not None
+    first = next(iter(config.sweep.arms))
+    runs = []
+    for seed in config.sweep.search.seeds:
+        group = [
+            _trial(
+                config, each, seed, settings, f"{each}-candidate{number}-seed{seed}", None, SEARCH
+            )
+            for each in dict.fromkeys((first, arm))
+        ]
+        runs.append(_equalised(config, group, seconds_per_pass)[-1])
+    return runs
+
+
+def _check_design(config: Config) -> None:
     sweep = config.sweep
     if not sweep.arms or not sweep.seeds:
         raise ConfigurationError(
@@ -68,26 +129,42 @@ def make_design(config: Config) -> list[Trial]:
     if sweep.axes and config.evaluation.split == "test":
         raise ConfigurationError(
             "sweep.axes with evaluation.split test would choose hyperparameters on the test rows; "
-            "set evaluation.split to validation, and confirm the choice in a sweep without axes"
+            "set evaluation.split to validation, or let sweep.search choose by the held-out NELBO"
         )
     if sweep.vary is not None and config.stream_seeds:
         raise ConfigurationError(
             "sweep.vary and stream_seeds both say what the seeds vary; give one of them"
         )
-    base = config.model_dump(exclude={"sweep", "compare", "variance"})
-    trials = []
-    for seed in sweep.seeds:
-        for number in range(sweep.samples if sweep.axes else 1):
-            settings = draw_settings(sweep.axes, number)
-            group = [
-                _trial(config, base, arm, section, seed, settings, number)
-                for arm, section in sweep.arms.items()
-            ]
-            if sweep.equalise == "forwards":
-                equal = equal_forwards({trial.arm: trial.config for trial in group})
-                group = [replace(trial, config=equal[trial.arm]) for trial in group]
-            trials += group
-    return trials
+    spread = "spread" if config.compare.question == "spread" else "vary" if sweep.vary else None
+    if spread and sweep.search is not None and sweep.search.halving is not None:
+        asked = "compare.question is spread" if spread == "spread" else "sweep.vary is given"
+        raise ConfigurationError(
+            f"{asked}, so the runs are about variance: sweep.search.halving would stop runs early "
+            "and censor them; leave it out"
+        )
+    if sweep.until == "decided":
+        if config.compare.margin is None:
+            raise ConfigurationError(
+                "sweep.until decided needs compare.margin: the difference that matters, for which "
+                "seeds are added until it is found or ruled out"
+            )
+        if config.compare.question == "spread":
+            raise ConfigurationError(
+                "sweep.until decided looks at means; compare.question spread needs all seeds: set "
+                "sweep.until to all"
+            )
+
+
+def _equalised(
+    config: Config, group: list[Trial], seconds_per_pass: Mapping[str, float] | None
+) -> list[Trial]:
+    """The arms of one seed and setting, with the steps that `sweep.equalise` gives them."""
+    configs = {trial.arm: trial.config for trial in group}
+    if config.sweep.equalise == "forwards":
+        configs = equal_forwards(configs)
+    elif config.sweep.equalise == "seconds" and seconds_per_pass is not None:
+        configs = equal_seconds(configs, seconds_per_pass)
+    return [replace(trial, config=configs[trial.arm]) for trial in group]
 
 
 def frozen_streams(config: Config, seed: int) -> dict[Stream, int]:
@@ -103,11 +180,12 @@ def draw_settings(axes: dict[str, AxisSection], number: int) -> dict[str, Any]:
     that another axis does not change it.
     """
     return {
-        key: _draw(axis, generator(0, "sweep", number, _word(key))) for key, axis in axes.items()
+        key: _draw(axis, generator(0, "sweep", number, word(key))) for key, axis in axes.items()
     }
 
 
-def _word(key: str) -> int:
+def word(key: str) -> int:
+    """A name as a number of 64 bits, for addresses."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
 
 
@@ -122,18 +200,19 @@ def _draw(axis: AxisSection, random: np.random.Generator) -> Any:
 
 def _trial(
     config: Config,
-    base: dict[str, Any],
     arm: str,
-    section: ArmSection,
     seed: int,
-    settings: dict[str, Any],
-    number: int,
+    settings: Settings,
+    name: str,
+    chosen: Settings | None = None,
+    folder: str = TRIALS,
 ) -> Trial:
+    section, base = config.sweep.arms[arm], _base(config)
     overlay: dict[str, Any] = {}
-    for name in section.configs:
-        overlay = merge_overlay(overlay, read_file(name))
+    for file in section.configs:
+        overlay = merge_overlay(overlay, read_file(file))
     overlay = merge_overlay(overlay, section.overlay)
-    for key, value in settings.items():
+    for key, value in {**(chosen or {}), **settings}.items():
         overlay = merge_overlay(overlay, _nested(key, value))
     shared = sorted(_SHARED & set(overlay))
     if shared:
@@ -141,10 +220,10 @@ def _trial(
             f"arm {arm!r} or an axis sets {', '.join(shared)}; that is the same for the whole "
             "sweep: set it beside sweep, not in an arm"
         )
-    setting = f"-setting{number}" if settings else ""
-    name = f"{arm}{setting}-seed{seed}"
-    run_dir = Path(config.run_dir) / "trials" / name
+    run_dir = Path(config.run_dir) / folder / name
     fixed: dict[str, Any] = {"seed": seed, "run_dir": str(run_dir), "keep": config.sweep.keep}
+    if folder == SEARCH:
+        fixed["keep"] = "metrics"
     if config.checkpoints.storage is not None:
         fixed["checkpoints"] = {"storage": folder_in(config.checkpoints.storage, name)}
     fixed["stream_seeds"] = frozen_streams(config, seed)
@@ -156,6 +235,10 @@ def _trial(
         )
     checked = with_times(checked, section, arm)
     return Trial(name, arm, seed, settings, with_absolute_paths(checked))
+
+
+def _base(config: Config) -> dict[str, Any]:
+    return config.model_dump(exclude={"sweep", "compare", "variance"})
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:

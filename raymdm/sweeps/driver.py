@@ -18,59 +18,98 @@ from ray import tune
 from raymdm.cluster import check_cluster, worker_slots
 from raymdm.command import quiet
 from raymdm.config import Config
-from raymdm.errors import CheckpointError, ClusterError
+from raymdm.errors import ClusterError
 from raymdm.sweeps.design import Trial
-from raymdm.sweeps.trial import ENDS, has_ended, run_trial, trial_record
+from raymdm.sweeps.manifest import write_manifest
+from raymdm.sweeps.trial import has_ended, run_trial
 from raymdm.training import RunDirectory
 from raymdm.training.launch import READING_CPUS
-from raymdm.training.run_directory import read_json, write_json
 
 # CPUs of the process that only starts a trainer.
 _DRIVER_CPUS = 0.1
 
 
-def run_sweep(config: Config, trials: list[Trial], report: Callable[[Trial], None]) -> None:
+def run_sweep(
+    config: Config,
+    trials: list[Trial],
+    report: Callable[[Trial], None],
+    planned: list[Trial] | None = None,
+) -> None:
     """Run what is missing of the trials; Ray must be initialised.
 
     Args:
         config: the sweep's configuration.
-        trials: the design.
+        trials: to run.
         report: called after each trial that ends, in this process.
+        planned: all trials that `sweep.json` lists, where these are only some of them.
 
     Raises:
         ClusterError: a trial that can never fit the cluster.
     """
+    planned = planned or trials
     sweep_dir = Path(config.run_dir).absolute()
     path = choose_path(config)
     concurrency = check_fits(config, path)
     pending = [t for t in trials if not has_ended(RunDirectory(t.config.run_dir))]
-    write_manifest(config, trials, sweep_dir)
+    write_manifest(config, planned, sweep_dir, path)
     if not pending:
         return
+
+    def ended(name: str) -> None:
+        write_manifest(config, planned, sweep_dir, path)
+        report(next(trial for trial in trials if trial.name == name))
+
+    here = {"pending": {t.name: t for t in pending}, "path": path, "folder": os.getcwd()}
+    run_tuner(
+        tune.with_resources(
+            tune.with_parameters(SweepTrial, **here), trial_resources(config, path)
+        ),
+        config,
+        name="tune",
+        concurrency=concurrency,
+        param_space={"trial": tune.grid_search([t.name for t in pending])},
+        callbacks=[Ended(ended)],
+    )
+    write_manifest(config, planned, sweep_dir, path)
+
+
+def run_tuner(
+    trainable: Any,
+    config: Config,
+    *,
+    name: str,
+    concurrency: int,
+    param_space: dict[str, Any] | None = None,
+    callbacks: list[tune.Callback] | None = None,
+    **search: Any,
+) -> None:
+    """Run Tune to its end, in processes that are kept from one trial to the next.
+
+    Args:
+        trainable: with its resources.
+        config: the sweep's.
+        name: of Tune's own folder in the sweep's.
+        concurrency: trials at the same time.
+        param_space: a grid, where nothing is searched.
+        callbacks: told about trials.
+        search: of `TuneConfig`: search_alg, scheduler, num_samples.
+    """
     # Tune's own logs of each trial would repeat ours, and cost time.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
-
-    def ended(name: str) -> None:
-        write_manifest(config, trials, sweep_dir)
-        report(next(trial for trial in trials if trial.name == name))
-
-    resources = trial_resources(config, path)
-    here = {"pending": {t.name: t for t in pending}, "path": path, "folder": os.getcwd()}
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(SweepTrial, **here), resources),
-        param_space={"trial": tune.grid_search([t.name for t in pending])},
-        tune_config=tune.TuneConfig(max_concurrent_trials=concurrency, reuse_actors=True),
+        trainable,
+        param_space=param_space,
+        tune_config=tune.TuneConfig(max_concurrent_trials=concurrency, reuse_actors=True, **search),
         run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(sweep_dir),
+            name=name,
+            storage_path=str(Path(config.run_dir).absolute()),
             failure_config=tune.FailureConfig(max_failures=config.sweep.retries),
-            callbacks=[Ended(ended)],
+            callbacks=callbacks,
             verbose=0,
         ),
     )
     tuner.fit()
-    write_manifest(config, trials, sweep_dir)
 
 
 def choose_path(config: Config) -> Literal["process", "trainer"]:
@@ -130,47 +169,6 @@ def check_fits(config: Config, path: str) -> int:
 
 
 _ADVICE = "set a smaller cluster.workers, cluster.cpus_per_worker or sweep.cpus_per_trial"
-
-
-def write_manifest(config: Config, trials: list[Trial], sweep_dir: Path) -> None:
-    """Write `sweep.json`: the design, and the state of every trial."""
-    sweep_dir.mkdir(parents=True, exist_ok=True)
-    before = read_json(sweep_dir / "sweep.json")
-    names = [trial["trial"] for trial in before.get("trials", [])]
-    known = any(trial["state"] in ENDS for trial in before.get("trials", []))
-    grown = known and any(trial.name not in names for trial in trials)
-    write_json(
-        sweep_dir / "sweep.json",
-        {
-            **declared_question(config),
-            "arms": list(config.sweep.arms),
-            "seeds": config.sweep.seeds,
-            "vary": config.sweep.vary,
-            "path": choose_path(config),
-            "extended_after_results": before.get("extended_after_results", False) or grown,
-            "trials": [trial_record(trial, sweep_dir) for trial in trials],
-        },
-    )
-
-
-def declared_question(config: Config) -> dict[str, Any]:
-    """What the verdict will be about, fixed before the first run."""
-    return {
-        "baseline": config.sweep.baseline or next(iter(config.sweep.arms)),
-        "metric": config.compare.metric,
-        "margin": config.compare.margin,
-    }
-
-
-def check_question(config: Config, sweep_dir: Path) -> None:
-    """Raises CheckpointError where a sweep in that folder asked another question."""
-    before = read_json(sweep_dir / "sweep.json")
-    for key, value in declared_question(config).items():
-        if before and before.get(key) != value:
-            raise CheckpointError(
-                f"{sweep_dir}: the sweep declared {key} {before.get(key)!r} before its runs, here "
-                f"it is {value!r}; to look at it another way use `raymdm compare --{key}`"
-            )
 
 
 class SweepTrial(tune.Trainable):

@@ -1,9 +1,9 @@
 """What a sweep will cost and what it can show, before it runs: `raymdm sweep --plan`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import nan
+from math import nan, prod
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from raymdm.config import Config
 from raymdm.data.manifest import read_manifest
 from raymdm.diffusion.passes import Passes, count_passes, step_passes
-from raymdm.sweeps.calibration import seconds_per_step
+from raymdm.sweeps.adaptive import sequential_design
 from raymdm.sweeps.design import Trial
 from raymdm.sweeps.disk import bytes_kept, bytes_while_running
 from raymdm.sweeps.driver import choose_path, trial_cpus
@@ -21,9 +21,6 @@ from raymdm.training.job import Job, make_job
 from raymdm.verdict.power import Reach, can_reach, reach
 from raymdm.verdict.results import read_sweep
 from raymdm.verdict.statistics import spread
-
-FORWARD_SHARE = 1 / 3
-"""Of the time of a forward and a backward pass, what the forward takes: a backward is two of it."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,32 @@ class ArmPlan:
 
 
 @dataclass(frozen=True)
+class SearchPlan:
+    """What choosing the settings costs, before the runs of the verdict; with halving at most.
+
+    Attributes:
+        candidates: of every arm.
+        seeds: of every candidate.
+        runs: of all arms.
+        seconds: of training and probing, over all runs.
+        halved: candidates that are behind are stopped on the way.
+    """
+
+    candidates: int
+    seeds: int
+    runs: int
+    seconds: float
+    halved: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """A sweep before it runs.
 
     Attributes:
         arms: in the order of the design.
+        search: what goes before them; None without `sweep.search`.
+        looks: seeds of an arm at every look, under `sweep.until: decided`.
         seeds: per arm.
         settings: drawn from the axes; 1 without.
         at_once: trials at the same time.
@@ -75,6 +93,8 @@ class Plan:
     """
 
     arms: tuple[ArmPlan, ...]
+    search: SearchPlan | None
+    looks: tuple[int, ...] | None
     seeds: int
     settings: int
     at_once: int
@@ -90,7 +110,8 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Wall time of training and probing, with `at_once` trials at the same time."""
-        return max(sum(arm.seconds for arm in self.arms) / self.at_once, self.longest)
+        runs = max(sum(arm.seconds for arm in self.arms) / self.at_once, self.longest)
+        return runs + (self.search.seconds / self.at_once if self.search else 0.0)
 
 
 def check_primary_test(config: Config) -> None:
@@ -105,23 +126,20 @@ def check_primary_test(config: Config) -> None:
 def make_plan(
     config: Config,
     trials: list[Trial],
+    seconds_per_pass: Mapping[str, float],
     *,
-    steps: int = 20,
-    rate: float | None = None,
+    measured: int | None = None,
     sd: float | None = None,
-    watch: Callable[[str], None] = lambda arm: None,
 ) -> Plan:
     """The plan of a design; nothing is written and nothing is started.
 
     Args:
         config: the sweep's.
         trials: the design.
-        steps: training steps per arm from which the time of a step is measured.
-        rate: tokens per second through the model of one trial, every view counted, in place of
-            the measurement.
+        seconds_per_pass: by arm, of one row's forward and backward, measured or from a rate.
+        measured: steps per arm that it was measured on; None where a rate was given.
         sd: standard deviation between seeds, in units of the primary metric, where it is known;
             else that of the baseline's finished runs, if there are two.
-        watch: told the arm before it is measured.
 
     Raises:
         ConfigurationError: see `check_primary_test`.
@@ -136,22 +154,17 @@ def make_plan(
     arms, longest = [], 0.0
     for arm in config.sweep.arms:
         own = [trial for trial in trials if trial.arm == arm]
-        first = own[0].config
-        if rate is None:
-            watch(arm)
-            of_a_step = step_passes(first.estimator, first.training.batch_size)
-            per_pass = seconds_per_step(first, steps) / of_a_step
-        else:
-            per_pass = _row_tokens(config) / rate
-        planned, longest_own = _arm(arm, own, jobs, per_pass)
+        planned, longest_own = _arm(arm, own, jobs, seconds_per_pass[arm])
         arms.append(planned)
         longest = max(longest, longest_own)
     known, source = (sd, "as given") if sd is not None else _sd_so_far(config)
     at_once = trials_at_once(config)
     running = max(bytes_while_running(t.config, jobs[_kind(t)]) for t in trials)
-    seeds, sweep = len(config.sweep.seeds), config.sweep
+    seeds, sweep, until = len(config.sweep.seeds), config.sweep, sequential_design(config)
     return Plan(
         tuple(arms),
+        _search(config, trials, jobs, seconds_per_pass),
+        None if until is None else until.looks,
         seeds,
         len({str(trial.settings) for trial in trials}),
         at_once,
@@ -162,8 +175,35 @@ def make_plan(
         known,
         source,
         None if sweep.vary is None else tuple(sweep.vary),
-        steps if rate is None else None,
+        measured,
     )
+
+
+def _search(
+    config: Config,
+    trials: list[Trial],
+    jobs: dict[tuple[str, str], Job],
+    seconds_per_pass: Mapping[str, float],
+) -> SearchPlan | None:
+    """Every candidate as long as the arm's own run; what its settings change is not known."""
+    search = config.sweep.search
+    if search is None:
+        return None
+    axes = [len(axis.choice or []) for axis in search.axes.values()]
+    candidates = prod(axes) if search.method == "grid" else search.samples
+    seconds = 0.0
+    for arm in config.sweep.arms:
+        first = next(trial for trial in trials if trial.arm == arm)
+        counted = _passes(first.config, jobs[_kind(first)])
+        seconds += seconds_per_pass[arm] * counted.work * candidates * len(search.seeds)
+    runs = candidates * len(search.seeds) * len(config.sweep.arms)
+    return SearchPlan(
+        candidates, len(search.seeds), runs, seconds, halved=search.halving is not None
+    )
+
+
+def _passes(config: Config, job: Job) -> Passes:
+    return count_passes(config.estimator, config.training.batch_size, job.steps, len(job.train))
 
 
 def trials_at_once(config: Config) -> int:
@@ -185,15 +225,12 @@ def _arm(
     passes, steps, seconds, disk = [], [], [], 0.0
     for trial in trials:
         job = jobs[_kind(trial)]
-        training = trial.config.training
-        counted = count_passes(
-            trial.config.estimator, training.batch_size, job.steps, len(job.train)
-        )
+        counted = _passes(trial.config, job)
         passes.append(counted)
         steps.append(job.steps)
         disk += bytes_kept(trial.config, job)
         if not has_ended(RunDirectory(trial.config.run_dir)):
-            seconds.append(per_pass * _training_passes(counted))
+            seconds.append(per_pass * counted.work)
     first = trials[0].config
     forwards = [each.forwards for each in passes]
     plan = ArmPlan(
@@ -204,20 +241,14 @@ def _arm(
         (min(forwards), max(forwards)),
         max(each.probe_forwards for each in passes),
         per_pass * step_passes(first.estimator, first.training.batch_size),
-        _row_tokens(first) / per_pass,
+        row_tokens(first) / per_pass,
         sum(seconds),
         disk,
     )
     return plan, max(seconds, default=0.0)
 
 
-def _training_passes(passes: Passes) -> float:
-    """Passes in units of a forward with its backward."""
-    only_forward = passes.forwards - passes.backwards
-    return passes.backwards + FORWARD_SHARE * only_forward
-
-
-def _row_tokens(config: Config) -> float:
+def row_tokens(config: Config) -> float:
     """Mean tokens of a training row."""
     split = read_manifest(config.data.folder).splits["train"]
     return split.tokens / split.rows

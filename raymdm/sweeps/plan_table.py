@@ -47,14 +47,33 @@ def _costs(plan: Plan) -> list[str]:
     trials, left = (sum(getattr(arm, name) for arm in plan.arms) for name in ("trials", "to_run"))
     settings = f" x {plan.settings} settings" if plan.settings > 1 else ""
     steps = "from the given rate" if plan.measured is None else f"from {plan.measured} steps an arm"
-    total = sum(arm.seconds for arm in plan.arms)
+    total = sum(arm.seconds for arm in plan.arms) + (plan.search.seconds if plan.search else 0)
     return [
+        *_search(plan),
         f"{trials} trials ({len(plan.arms)} arms x {plan.seeds} seeds{settings}), {left} to run",
         f"time: {duration(plan.seconds)} with {plan.at_once} at once, {duration(total)} one by one "
         f"({steps}); start-up, validation and scoring come on top",
         f"disk: {_bytes(sum(arm.disk for arm in plan.arms))} stay, up to "
         f"{_bytes(plan.while_running)} more while trials run",
     ]
+
+
+def _search(plan: Plan) -> list[str]:
+    lines = []
+    if plan.search is not None:
+        runs = plan.search
+        most = "at most " if runs.halved else ""
+        lines.append(
+            f"search before them: {most}{runs.runs} runs ({len(plan.arms)} arms x "
+            f"{runs.candidates} candidates x {runs.seeds} seeds of their own), "
+            f"{most}{duration(runs.seconds / plan.at_once)}, chosen by the held-out NELBO"
+        )
+    if plan.looks is not None:
+        lines.append(
+            f"seeds are added until it is decided: looks at {', '.join(map(str, plan.looks))} "
+            "seeds an arm; all figures here are of the last"
+        )
+    return lines
 
 
 def _powers(plan: Plan) -> list[str]:

@@ -43,6 +43,13 @@ class Job:
     steps: int
     train: TrainingRows
     validation: RowIndex | None
+    pause_at: int | None = None
+    """Steps after which the run stops with a checkpoint and its held-out NELBO, to go on later."""
+
+    @property
+    def until(self) -> int:
+        """Steps to do now: all of them, or up to the pause."""
+        return self.steps if self.pause_at is None else min(self.steps, self.pause_at)
 
     @property
     def data_fingerprint(self) -> str:

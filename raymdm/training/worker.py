@@ -58,7 +58,7 @@ def train_worker(
     checkpoints: Checkpoints,
     notice: Callable[[], str | None] | None = None,
 ) -> Outcome:
-    """Train on this worker until the last step, divergence or a wish to stop.
+    """Train on this worker until the last step, the job's pause, divergence or a wish to stop.
 
     Args:
         job: the run.
@@ -69,13 +69,15 @@ def train_worker(
     worker = Worker(job, checkpoints, notice)
     try:
         # A checkpoint of the last step leaves only the end of the run to be done.
-        rows = batches(worker.done) if worker.done < job.steps else iter(())
-        while worker.done < job.steps:
+        rows = batches(worker.done) if worker.done < job.until else iter(())
+        while worker.done < job.until:
             problem = worker.step(worker.wait_for(rows))
             if problem is not None:
                 return worker.close("diverged", problem)
             if worker.stop_reason is not None and worker.done < job.steps:
                 return worker.close("stopped", worker.stop_reason)
+        if worker.done < job.steps:
+            return worker.close("stopped", f"paused after step {worker.done}, as asked")
         return worker.close("finished")
     except BaseException:
         worker.abandon()
@@ -280,7 +282,7 @@ class Worker:
         noise: dict[str, float],
     ) -> None:
         training = self.job.config.training
-        last = self.done == self.job.steps
+        last = self.done == self.job.until
         saves = training.checkpoint_every and self.done % training.checkpoint_every == 0
         scores = training.validate_every and self.done % training.validate_every == 0
         measured = float("nan")

@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from raymdm.cli import app
 from raymdm.config import Config, dump_yaml
+from raymdm.diffusion.passes import FORWARD_SHARE
 from raymdm.errors import ConfigurationError
 from raymdm.sweep import plan_sweep
 from raymdm.sweeps import make_design
 from raymdm.sweeps.calibration import seconds_per_step
-from raymdm.sweeps.plan import FORWARD_SHARE, Plan
+from raymdm.sweeps.plan import Plan
 from raymdm.sweeps.plan_table import duration, print_plan
 from raymdm.training import RunDirectory, run_in_process
 from raymdm.training.run_directory import write_json

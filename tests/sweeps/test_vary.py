@@ -13,7 +13,7 @@ from raymdm.config.training import Stream
 from raymdm.diffusion import Estimator
 from raymdm.errors import ConfigurationError
 from raymdm.sweeps import make_design
-from raymdm.sweeps.driver import write_manifest
+from raymdm.sweeps.manifest import write_manifest
 from raymdm.training import RunDirectory, run_in_process
 from raymdm.training.run_directory import identity
 from raymdm.verdict import read_sweep
@@ -117,7 +117,7 @@ def test_the_sweep_remembers_what_varies(tmp_path: Path) -> None:
     sweep = {"arms": {"one": {}}, "seeds": [3, 4]}
     for vary in (["mask"], None):
         config = tiny_config(tmp_path, Path("data"), sweep={**sweep, "vary": vary})
-        write_manifest(config, make_design(config), tmp_path)
+        write_manifest(config, make_design(config), tmp_path, "process")
         assert read_sweep(tmp_path).varied == (None if vary is None else ("mask",))
 
 

@@ -16,7 +16,7 @@ from raymdm.diffusion.likelihood import autoregressive_nll
 from raymdm.errors import CheckpointError, ConfigurationError
 from raymdm.evaluations.run import evaluate_run
 from raymdm.models import load_model
-from raymdm.sweep import check_trials
+from raymdm.sweeps.checks import check_arms
 from raymdm.sweeps.design import make_design
 from raymdm.training import RunDirectory, run_in_process
 from raymdm.training.job import make_job
@@ -128,7 +128,7 @@ def test_decoding_that_means_nothing_for_an_arm_is_refused_before_training(
     )
     trials = make_design(config)
     if arms == ["standard"]:
-        check_trials(config, trials)
+        check_arms(trials)
         return
     with pytest.raises(ConfigurationError, match=r"decoding\.steps means nothing"):
-        check_trials(config, trials)
+        check_arms(trials)

@@ -1,0 +1,131 @@
+"""One candidate of a search: its runs, trained rung by rung, scored by the held-out NELBO."""
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+from ray import tune
+
+from raymdm.command import import_modules, quiet
+from raymdm.config import Config
+from raymdm.errors import DataError, RunError, UserError
+from raymdm.sweeps.design import Trial, make_candidate
+from raymdm.sweeps.trial import RunPath
+from raymdm.training import RunDirectory, run_in_process, run_trainer
+from raymdm.training.checkpoint import clear_up
+from raymdm.training.job import make_job
+
+
+def rung_steps(steps: int, rungs: int, factor: int) -> list[int]:
+    """Optimiser steps at which a candidate is looked at; the last are all of them."""
+    return [math.ceil(steps / factor**left) for left in reversed(range(rungs))]
+
+
+def train_until(trial: Trial, path: RunPath, steps: int) -> float:
+    """Train a run up to so many steps, from its checkpoint if there is one.
+
+    Returns:
+        Its held-out NELBO there, in nats per token; infinity if it diverged.
+
+    Raises:
+        UserError: data or configuration do not fit.
+    """
+    run = RunDirectory(trial.config.run_dir)
+    if run.status().get("state") == "diverged":
+        return math.inf
+    known = _measured(run, steps)
+    if known is not None:
+        return known
+    job = make_job(trial.config, run)
+    if job.validation is None:
+        raise DataError(
+            f"{job.data_folder} has no validation rows, by which sweep.search chooses; prepare it "
+            "with a validation_fraction"
+        )
+    RunDirectory.open(trial.config, job.manifest.fingerprint, resume=True)
+    run.write_status(arm=trial.arm, seed=trial.seed)
+    run.begin(job.steps)
+    job = replace(job, pause_at=steps)
+    outcome = run_in_process(job) if path == "process" else run_trainer(job)
+    if outcome.state == "diverged":
+        return math.inf
+    found = _measured(run, steps)
+    if found is None:
+        raise RunError(f"{run.path}: stopped after step {outcome.step} ({outcome.message})")
+    return found
+
+
+def _measured(run: RunDirectory, steps: int) -> float | None:
+    """The held-out NELBO after exactly so many steps, if the run has been there."""
+    if not run.metrics.is_file():
+        return None
+    frame = pd.read_parquet(run.metrics, columns=["step", "validation_nelbo"])
+    there = frame.loc[frame["step"] == steps, "validation_nelbo"].dropna()
+    return float(there.iloc[-1]) if len(there) else None
+
+
+class CandidateTrial(tune.Trainable):
+    """A step is a rung: every seed is trained up to it, and their mean is reported."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        sweep: Config,
+        seconds_per_pass: Mapping[str, float] | None,
+        path: RunPath,
+        folder: str,
+    ) -> None:
+        """Once per process."""
+        quiet(verbose=False)
+        sys.path.insert(0, folder)
+        self.sweep, self.seconds_per_pass, self.path = sweep, seconds_per_pass, path
+        self.rung = 0
+
+    def step(self) -> dict[str, Any]:
+        """The next rung; `failed` says what a mistake of the user's was."""
+        try:
+            return self._step()
+        except UserError as error:
+            return {"failed": f"{type(error).__name__}: {error}", "done": True}
+
+    def _step(self) -> dict[str, Any]:
+        import_modules(self.sweep.imports)
+        asked, search = self.config, self.sweep.sweep.search
+        assert search is not None
+        runs = make_candidate(
+            self.sweep, asked["arm"], asked["number"], asked["settings"], self.seconds_per_pass
+        )
+        halving = search.halving
+        rungs, factor = (halving.rungs, halving.factor) if halving else (1, 2)
+        steps = make_job(runs[0].config, RunDirectory(runs[0].config.run_dir)).steps
+        until = rung_steps(steps, rungs, factor)[self.rung]
+        scores = [train_until(trial, self.path, until) for trial in runs]
+        time = factor**self.rung
+        self.rung += 1
+        # Where an earlier call stopped it, it only says again what it was stopped for.
+        last = until == steps or math.inf in scores or until == asked["stopped_at"]
+        if last:
+            for trial in runs:
+                clear_up(trial.config, RunDirectory(trial.config.run_dir))
+        return {
+            "score": sum(scores) / len(scores),
+            "scores": scores,
+            "steps": until,
+            "complete": until == steps,
+            "rung_time": time,
+            "done": last,
+        }
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The next candidate needs nothing of the last one."""
+        self.config, self.rung = new_config, 0
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the run directories are the state."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: the run directories are the state."""
