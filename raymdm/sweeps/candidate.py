@@ -2,7 +2,6 @@
 
 import math
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +9,9 @@ import pandas as pd
 from ray import tune
 
 from raymdm.command import import_modules, quiet
-from raymdm.config import Config
+from raymdm.config.sweep import HalvingSection
 from raymdm.errors import DataError, RunError, UserError
-from raymdm.sweeps.design import Trial, make_candidate
+from raymdm.sweeps.design import Trial
 from raymdm.sweeps.trial import RunPath
 from raymdm.training import RunDirectory, run_in_process, run_trainer
 from raymdm.training.checkpoint import clear_up
@@ -73,40 +72,35 @@ class CandidateTrial(tune.Trainable):
     def setup(
         self,
         config: dict[str, Any],
-        sweep: Config,
-        seconds_per_pass: Mapping[str, float] | None,
+        halving: HalvingSection | None,
         path: RunPath,
         folder: str,
     ) -> None:
-        """Once per process."""
+        """Once per process: the rungs, how trials run, and where the user's modules are."""
         quiet(verbose=False)
         sys.path.insert(0, folder)
-        self.sweep, self.seconds_per_pass, self.path = sweep, seconds_per_pass, path
-        self.rung = 0
+        self.rungs, self.factor = (halving.rungs, halving.factor) if halving else (1, 2)
+        self.path, self.rung = path, 0
 
     def step(self) -> dict[str, Any]:
         """The next rung; `failed` says what a mistake of the user's was."""
         try:
             return self._step()
         except UserError as error:
-            return {"failed": f"{type(error).__name__}: {error}", "done": True}
+            # Tune wants the metric in every result.
+            return {"failed": f"{type(error).__name__}: {error}", "score": math.inf, "done": True}
 
     def _step(self) -> dict[str, Any]:
-        import_modules(self.sweep.imports)
-        asked, search = self.config, self.sweep.sweep.search
-        assert search is not None
-        runs = make_candidate(
-            self.sweep, asked["arm"], asked["number"], asked["settings"], self.seconds_per_pass
-        )
-        halving = search.halving
-        rungs, factor = (halving.rungs, halving.factor) if halving else (1, 2)
-        steps = make_job(runs[0].config, RunDirectory(runs[0].config.run_dir)).steps
-        until = rung_steps(steps, rungs, factor)[self.rung]
+        runs: list[Trial] = self.config["runs"]
+        first = runs[0].config
+        import_modules(first.imports)
+        steps = make_job(first, RunDirectory(first.run_dir)).steps
+        until = rung_steps(steps, self.rungs, self.factor)[self.rung]
         scores = [train_until(trial, self.path, until) for trial in runs]
-        time = factor**self.rung
+        time = self.factor**self.rung
         self.rung += 1
         # Where an earlier call stopped it, it only says again what it was stopped for.
-        last = until == steps or math.inf in scores or until == asked["stopped_at"]
+        last = until == steps or math.inf in scores or until == self.config["stopped_at"]
         if last:
             for trial in runs:
                 clear_up(trial.config, RunDirectory(trial.config.run_dir))

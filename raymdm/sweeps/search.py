@@ -51,19 +51,24 @@ def run_search(
     if sum(each.state in ENDED for each in record.candidates) < total:
         path = choose_path(config)
 
+        def runs(candidate: Candidate) -> list[Trial]:
+            # Made here: relative paths are meant from this process's folder.
+            return make_candidate(
+                config, candidate.arm, candidate.number, candidate.settings, seconds_per_pass
+            )
+
         def ended(candidate: Candidate) -> None:
             if candidate.state == "stopped":
-                for trial in candidate_runs(config, candidate, seconds_per_pass):
+                for trial in runs(candidate):
                     clear_up(trial.config, RunDirectory(trial.config.run_dir))
             watch(candidate, sum(each.state in ENDED for each in record.candidates), total)
 
-        searcher = CandidateSearch(record, proposals, ended)
+        searcher = CandidateSearch(record, proposals, runs, ended)
         run_tuner(
             tune.with_resources(
                 tune.with_parameters(
                     CandidateTrial,
-                    sweep=config,
-                    seconds_per_pass=seconds_per_pass,
+                    halving=search.halving,
                     path=path,
                     folder=os.getcwd(),
                 ),
@@ -85,15 +90,6 @@ def run_search(
     return record.best()
 
 
-def candidate_runs(
-    config: Config, candidate: Candidate, seconds_per_pass: Mapping[str, float] | None
-) -> list[Trial]:
-    """The runs of a candidate."""
-    return make_candidate(
-        config, candidate.arm, candidate.number, candidate.settings, seconds_per_pass
-    )
-
-
 class CandidateSearch(Searcher):
     """Hands out candidates, arm by arm in turn, and keeps the record of what came of them."""
 
@@ -101,10 +97,11 @@ class CandidateSearch(Searcher):
         self,
         record: SearchRecord,
         proposals: dict[str, Proposals],
+        runs: Callable[[Candidate], list[Trial]],
         ended: Callable[[Candidate], None],
     ) -> None:
         super().__init__(metric="score", mode="min")
-        self.record, self.proposals, self.ended = record, proposals, ended
+        self.record, self.proposals, self.runs, self.ended = record, proposals, runs, ended
         self.under_way: dict[str, Candidate] = {}
         # Under halving also those that ended: their rungs are what later ones are held against.
         self.waiting = [each for each in record.candidates if self._again(each)]
@@ -126,7 +123,7 @@ class CandidateSearch(Searcher):
         return {
             "arm": candidate.arm,
             "number": candidate.number,
-            "settings": candidate.settings,
+            "runs": self.runs(candidate),
             "stopped_at": candidate.steps if candidate.state == "stopped" else None,
         }
 

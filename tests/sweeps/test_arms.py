@@ -20,10 +20,16 @@ ARMS = {
 }
 
 
-def _by_arm(arms: dict[str, Any], training: dict[str, Any] | None = None, **sweep: Any) -> Any:
+def _by_arm(
+    arms: dict[str, Any],
+    training: dict[str, Any] | None = None,
+    seconds: dict[str, float] | None = None,
+    **sweep: Any,
+) -> Any:
     content = {"arms": arms, "seeds": [0], **sweep}
     sections = {"training": training or {"steps": 50}, "sweep": content}
-    trials = make_design(tiny_config(Path("runs"), Path("data"), **sections))
+    config = tiny_config(Path("runs"), Path("data"), **sections)
+    trials = make_design(config, seconds_per_pass=seconds)
     return {trial.arm: trial.config for trial in trials}
 
 
@@ -52,6 +58,16 @@ def test_equal_forwards_leave_arms_the_steps_that_their_views_and_probe_allow() 
     assert steps == {"standard": 50, "mirror": 25, "rotation4": 12, "ppots": 48}
     for arm, config in found.items():
         assert abs(_forwards(config) - 800) <= 16 * config.estimator.masker.views / 2, arm
+
+
+def test_equal_seconds_leave_arms_the_steps_that_their_speed_allows() -> None:
+    """A pass of mirror takes half as long as one of standard, two of them as long as one."""
+    speeds = {"standard": 0.02, "mirror": 0.01, "rotation4": 0.02, "ppots": 0.02}
+    found = _by_arm(ARMS, seconds=speeds, equalise="seconds")
+    # The probe's 32 forwards take a third of what 32 forwards and backwards would.
+    left = round(50 - 32 / 3 / 16)
+    steps = {arm: config.training.steps for arm, config in found.items()}
+    assert steps == {"standard": 50, "mirror": 50, "rotation4": 12, "ppots": left}
 
 
 def test_by_default_arms_have_equal_steps() -> None:
