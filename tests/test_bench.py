@@ -136,5 +136,6 @@ def test_a_sweep_is_accounted_for(ray_cluster: None, tmp_path: Path) -> None:
     assert (figures.path, figures.trials, figures.concurrency) == ("process", 3, 2)
     whole = figures.trials * (figures.training + figures.overhead)
     assert whole == pytest.approx(figures.wall * figures.concurrency)
+    assert figures.share == pytest.approx(figures.training * 3 / (figures.wall * 2))
     assert 0 < figures.evaluation < figures.overhead
     assert figures.later < figures.first
