@@ -6,14 +6,10 @@ Leaves a sweep directory: sweep.json (design and state of every trial), trials/ 
 each), summary.json and report.html. The same command again finishes only what is missing.
 """
 
-import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from raymdm.cluster import start_ray
 from raymdm.command import (
@@ -33,9 +29,10 @@ from raymdm.errors import CheckpointError, ConfigurationError, RunError
 from raymdm.evaluations.run import check_evaluation
 from raymdm.sweeps import Trial, make_design, run_sweep
 from raymdm.sweeps.driver import check_fits, check_question, choose_path
+from raymdm.sweeps.live import watch_trials
 from raymdm.sweeps.plan import Plan, check_primary_test, make_plan
 from raymdm.sweeps.plan_table import print_plan
-from raymdm.sweeps.trial import has_ended, trial_state
+from raymdm.sweeps.trial import has_ended
 from raymdm.training import RunDirectory
 from raymdm.training.job import make_job
 from raymdm.training.run_directory import read_json
@@ -130,7 +127,7 @@ def sweep(config: Config, *, verbose: bool = False) -> None:
             f"run, {_steps(trials)} steps each; sweep directory {Path(config.run_dir).absolute()}",
             err=True,
         )
-        with _progress(len(trials), len(trials) - missing) as report:
+        with watch_trials("trials", trials, config.compare.metric) as report:
             run_sweep(config, trials, report)
     compare_sweep(Path(config.run_dir))
     lost = [trial.name for trial in trials if not _ended(trial)]
@@ -175,48 +172,6 @@ def _steps(trials: list[Trial]) -> str:
 
 def _ended(trial: Trial) -> bool:
     return has_ended(RunDirectory(trial.config.run_dir))
-
-
-class _progress:
-    """A bar in a terminal; a line for every trial that ends in any case."""
-
-    def __init__(self, total: int, done: int) -> None:
-        self.console = Console(stderr=True)
-        self.started = time.monotonic()
-        self.total, self.done = total, done
-        self.bar = Progress(
-            TextColumn("trials"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self.console,
-            disable=not sys.stderr.isatty(),
-        )
-        self.task = self.bar.add_task("trials", total=total, completed=done)
-
-    def __enter__(self) -> "_progress":
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def __call__(self, trial: Trial) -> None:
-        run = RunDirectory(trial.config.run_dir)
-        self.done += 1
-        self.bar.update(self.task, completed=self.done)
-        final = read_json(run.scores).get("final")
-        outcome = trial_state(run)
-        if outcome in ("failed", "diverged"):
-            outcome = f"{outcome}: {run.status().get('message')}"
-        elif final:
-            outcome = f"accuracy {final['accuracy']:.1%}, NELBO {final['nelbo_per_token']:.4f}"
-        seconds = time.monotonic() - self.started
-        self.console.print(
-            f"[{self.done}/{self.total}] {trial.name}: {outcome}  ({seconds:.0f} s)",
-            highlight=False,
-            markup=False,
-        )
 
 
 if __name__ == "__main__":
