@@ -101,10 +101,10 @@ def bca_stack(first: Scores, second: Scores, draws: int) -> tuple[Scores, Scores
 def brown_forsythe(first: Scores, second: Scores) -> float:
     """The p of Brown and Forsythe's test of equal variances: Levene's, around the medians.
 
-    Holds for skewed scores as well, unlike the F interval. NaN below two scores a side, or where
-    the distances do not vary.
+    Holds for skewed scores as well, unlike the F interval. NaN below three scores a side (two lie
+    equally far from their median, always: p would be 0), or where the distances do not vary.
     """
-    if min(len(first), len(second)) < 2:
+    if min(len(first), len(second)) < 3:
         return nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
