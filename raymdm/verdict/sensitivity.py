@@ -25,7 +25,9 @@ BCA_DRAWS = 9999
 EXACT_FLIPS = 2**16
 """Up to so many patterns of signs (16 pairs) are enumerated; beyond, as many are sampled."""
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(400)
+# The standard normal law as points and weights.
+_NODES, _WEIGHTS = (8.5 * each for each in np.polynomial.legendre.leggauss(200))
+_WEIGHTS = _WEIGHTS * stats.norm.pdf(_NODES)
 
 
 class Paired(NamedTuple):
@@ -140,10 +142,12 @@ def hedges_factor(freedom: int) -> float:
 def _noncentrality(t: float, freedom: int, share: float) -> float:
     """The noncentrality under which `share` of the t values lie below this one."""
     # T is normal given its scale: integrated over that. scipy's own nct gives NaN in the far tails.
-    scales = np.sqrt(stats.chi2.ppf((_NODES + 1) / 2, freedom) / freedom)
+    below = stats.chi2.ppf(stats.norm.cdf(_NODES), freedom)
+    beyond = stats.chi2.isf(stats.norm.sf(_NODES), freedom)
+    scales = np.sqrt(np.where(_NODES < 0, below, beyond) / freedom)
 
     def above(distance: float) -> float:
-        return float(_WEIGHTS @ stats.norm.cdf(t * scales - distance)) / 2 - share
+        return float(_WEIGHTS @ stats.norm.cdf(t * scales - distance)) - share
 
     reach = 10.0
     while not (above(t - reach) > 0 > above(t + reach)):
