@@ -6,7 +6,7 @@ Holm over the arms; never from the F interval, which trusts normal scores far mo
 of means does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, isnan, nan
 from typing import Literal
 
@@ -42,7 +42,7 @@ class Spread:
     detectable: float
     """Smallest true ratio of sds, or its inverse, that the test sees with 80% power
     (`spread_power.py`); infinite where it sees none."""
-    sentence: str
+    sentence: str = ""
 
 
 def spreads(verdict: Verdict) -> list[Spread]:
@@ -53,13 +53,14 @@ def spreads(verdict: Verdict) -> list[Spread]:
 
 
 def _spread(verdict: Verdict, row: ArmVerdict, base: ArmVerdict, p_holm: float) -> Spread:
-    seeds = row.n_finished, base.n_finished
-    seen = detectable_sd_ratio(*seeds, verdict.comparisons)
-    sds = row.sd / base.sd if base.sd > 0 else nan
-    word = _decide(row, base, p_holm)
-    return Spread(
-        row.arm, word, sds, p_holm, seen, _sentence(verdict, row, base, word, sds, p_holm, seen)
+    found = Spread(
+        arm=row.arm,
+        word=_decide(row, base, p_holm),
+        sd_ratio=row.sd / base.sd if base.sd > 0 else nan,
+        p_holm=p_holm,
+        detectable=detectable_sd_ratio(row.n_finished, base.n_finished, verdict.comparisons),
     )
+    return replace(found, sentence=_sentence(verdict, row, base, found))
 
 
 def _decide(row: ArmVerdict, base: ArmVerdict, p_holm: float) -> SpreadWord:
@@ -73,40 +74,33 @@ def _decide(row: ArmVerdict, base: ArmVerdict, p_holm: float) -> SpreadWord:
     return "spreads less" if less else "spreads more"
 
 
-def _sentence(
-    verdict: Verdict,
-    row: ArmVerdict,
-    base: ArmVerdict,
-    word: SpreadWord,
-    sds: float,
-    p_holm: float,
-    seen: float,
-) -> str:
+def _sentence(verdict: Verdict, row: ArmVerdict, base: ArmVerdict, found: Spread) -> str:
     counts = f"{row.n_finished} against {base.n_finished} seeds"
-    who = f"the spread of {row.arm} against {base.arm} on {verdict.metric}"
-    if isnan(seen):
-        return f"{who}: undecided; {counts}, and it takes at least three on each side"
-    if not (isfinite(sds) and isfinite(p_holm)):
-        return f"{who}: undecided; the scores do not vary between the seeds"
+    who = f"the spread of {row.arm} against {base.arm} on {verdict.metric}: undecided"
+    if isnan(found.detectable):
+        return f"{who}, {counts}; it takes at least three on each side"
+    if not (isfinite(found.sd_ratio) and isfinite(found.p_holm)):
+        return f"{who}, the scores do not vary between the seeds"
     places = decimals(verdict)
     looked = ", not adjusted for the looks" if row.look is not None else ""
     text = (
-        f"the seeds of {row.arm} spread {ratio(sds)} times as much as those of {base.arm} on "
-        f"{verdict.metric} (sd {number(row.sd, places)} against {number(base.sd, places)}; ratio "
-        f"of variances {ratio(row.variance_ratio)}, 95% F interval "
-        f"{ratio_interval(row.variance_ratio_interval)}, Brown-Forsythe p "
-        f"{p_value(_brown_forsythe(row))}, Holm {p_value(p_holm)}{looked}): {word}"
+        f"the seeds of {row.arm} spread {ratio(found.sd_ratio)} times as much as those of "
+        f"{base.arm} on {verdict.metric} (sd {number(row.sd, places)} against "
+        f"{number(base.sd, places)}; ratio of variances {ratio(row.variance_ratio)}, 95% F "
+        f"interval {ratio_interval(row.variance_ratio_interval)}, Brown-Forsythe p "
+        f"{p_value(_brown_forsythe(row))}, Holm {p_value(found.p_holm)}{looked}): {found.word}"
     )
+    if found.word == "undecided":
+        over = f" and Holm over {verdict.comparisons} arms" if verdict.comparisons > 1 else ""
+        seen = ratio(found.detectable)
+        text += f"; {counts}{over} could " + (
+            f"have seen only ratios of sds above {seen} or below 1/{seen}"
+            if isfinite(found.detectable)
+            else "not have seen any ratio of sds with 80% power"
+        )
     diverged = [
         f"{side.arm} diverged {side.n_diverged}/{side.n}" for side in (row, base) if side.n_diverged
     ]
-    if word == "undecided":
-        text += (
-            f"; {counts} could have seen only ratios of sds above {ratio(seen)} or below "
-            f"1/{ratio(seen)}"
-            if isfinite(seen)
-            else f"; {counts} could not have seen any ratio of sds with 80% power"
-        )
     return "; ".join([text, *diverged])
 
 
