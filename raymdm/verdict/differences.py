@@ -32,13 +32,15 @@ def differing_settings(results: Results) -> dict[str, dict[str, Any]]:
             found[run.arm] = _flat(read_run_config(Path(run.run_dir)))
     found = {arm: values for arm, values in found.items() if values}
     keys = dict.fromkeys(key for values in found.values() for key in values)
+    # Where one arm has nothing and another has more below, what is below says it.
+    keys = {key: None for key in keys if not any(each.startswith(f"{key}.") for each in keys)}
     by_key = {
         key: {arm: values[key] for arm, values in found.items() if key in values} for key in keys
     }
     return {
         key: values
         for key, values in by_key.items()
-        if len(values) < len(found) or len({*map(shown, values.values())}) > 1
+        if len(values) < len(found) or len(set(map(shown, values.values()))) > 1
     }
 
 
