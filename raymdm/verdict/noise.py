@@ -40,9 +40,11 @@ NOISE_CAPTION = (
     "of one row's weighted loss, averaged over its views; a step's loss averages a batch of them. "
     "B is the main effect of the mask rate, all that spreading the rates evenly over a batch "
     "removes; how rate and row act together is counted in C. A is what the views of a row show: "
-    "with one view it cannot be told apart and is in C, and correlated views (mirror) show only "
-    "the part of A in which they differ. Parts are estimated without bias, so a small one may come "
-    "out below zero; the picture leaves such a part out."
+    "with one view (or a complementary pair, whose rates differ as well) it cannot be told apart "
+    "and is in C, and correlated views (mirror) show only the part of A in which they differ. An "
+    "autoregressive arm masks nothing: its B is zero up to chance, its C the data alone. Parts are "
+    "estimated without bias, so a small one may come out below zero; the picture leaves such "
+    "a part out."
 )
 
 
@@ -105,7 +107,7 @@ def noise_cells(row: dict[str, Any]) -> list[Cell]:
 
 def _part(part: dict[str, float], name: str) -> Cell:
     if name == "views" and not isfinite(part["mean"]):
-        return Cell(NOTHING, "one view: in C")
+        return Cell(NOTHING, "within C")
     return Cell(_shown(part["mean"]), _percent(part["share"]))
 
 
