@@ -1,7 +1,8 @@
 """`raymdm compare runs/sweep`: is the difference between the arms real, or seed noise?
 
 Reads a sweep directory, several run directories or a CSV table (`--table scores.csv`), prints a
-table and the verdicts in words, and writes `report.html` and `summary.json`. Needs no cluster.
+table and the verdicts in words, and writes `report.html`, `report.md` and `summary.json`. Needs no
+cluster.
 """
 
 import json
@@ -15,6 +16,7 @@ from rich.console import Console
 from raymdm.command import Verbose, reports_errors, run_as_program
 from raymdm.errors import ConfigurationError, DataError
 from raymdm.verdict import Results, Summary, read_runs, read_sweep, summarise
+from raymdm.verdict.markdown import render_markdown
 from raymdm.verdict.pages import write_whole
 from raymdm.verdict.report import render_report
 from raymdm.verdict.run_files import existing_folder
@@ -78,14 +80,17 @@ def compare_sweep(
 
 
 def publish(summary: Summary, folder: Path, console: Console) -> dict[str, Any]:
-    """Print the summary, write `report.html` and `summary.json`; returns the latter's content."""
+    """Print the summary, write `report.html`, `report.md` and `summary.json`; returns what is in
+    the last one.
+    """
     content = summary.to_dict()
-    page = render_report(summary)
+    page, text = render_report(summary), render_markdown(summary)
     print_summary(summary, console)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written = [
             write_whole(folder / "report.html", page),
+            write_whole(folder / "report.md", text),
             write_whole(folder / "summary.json", json.dumps(content, indent=2, allow_nan=False)),
         ]
     except OSError as error:

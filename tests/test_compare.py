@@ -31,7 +31,9 @@ def test_a_sweep_gets_its_verdict_report_and_summary(run, tmp_path):
     assert result.exit_code == 0, result.output
     assert "ours is better than standard on accuracy" in result.output
     shown = result.output.replace("\n", "")
-    for name in ("report.html", "summary.json"):
+    assert "spread between seeds" in result.output
+    assert "the seeds of ours spread" in result.output
+    for name in ("report.html", "report.md", "summary.json"):
         assert str(tmp_path / name) in shown
         assert (tmp_path / name).stat().st_size > 0
     assert not list(tmp_path.glob(".*")), "no half-written files stay behind"

@@ -94,7 +94,8 @@ def _variances(first: int, second: int, extra: Beside) -> str:
     seen = ratio(extra.sd_ratio_detectable)
     return (
         f"{first} against {second} seeds: variance ratios from {low} to {high} may be chance; true "
-        f"ratios of sds above {seen} or below 1/{seen} are seen with 80% power"
+        f"ratios of sds above {seen} or below 1/{seen} are seen by the F test with 80% "
+        "power"
     )
 
 

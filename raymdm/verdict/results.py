@@ -17,7 +17,9 @@ from raymdm.errors import ConfigurationError, DataError
 from raymdm.verdict.item_noise import ItemScores, item_scores
 from raymdm.verdict.outcomes import one_row_per_run
 from raymdm.verdict.run_files import (
+    CURVE_COLUMNS,
     existing_folder,
+    read_curves,
     read_item_table,
     read_mapping,
     read_row,
@@ -119,20 +121,14 @@ class Results:
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """Rows of every `metrics.parquet`: arm, seed, setting, step, loss, validation_nelbo."""
-        columns = ["step", "loss", "validation_nelbo"]
+        """Rows of every `metrics.parquet`: arm, seed, setting and `CURVE_COLUMNS`."""
         frames = []
         for run in self.runs.itertuples():
-            file = Path(run.run_dir, "metrics.parquet") if run.run_dir else None
-            if file is None or not file.is_file():
-                continue
-            try:
-                frame = pd.read_parquet(file, columns=columns)
-            except (OSError, ValueError, KeyError):
-                continue  # A run killed while it wrote: its curve is lost, the report is not.
-            frames.append(frame.assign(arm=run.arm, seed=run.seed, setting=run.setting))
+            frame = read_curves(Path(run.run_dir)) if run.run_dir else None
+            if frame is not None:
+                frames.append(frame.assign(arm=run.arm, seed=run.seed, setting=run.setting))
         if not frames:
-            return pd.DataFrame(columns=["arm", "seed", "setting", *columns])
+            return pd.DataFrame(columns=["arm", "seed", "setting", *CURVE_COLUMNS])
         return pd.concat(frames, ignore_index=True)
 
 

@@ -17,6 +17,19 @@ OUTCOMES = ("finished", "diverged", "failed")
 PASSES = ("forwards", "backwards", "probe_forwards")
 """What a run counted: passes of one row of one view; the probe's are among the forwards."""
 
+NOISE_COLUMNS = (
+    "variance_between_views",
+    "variance_between_rates",
+    "variance_between_rows",
+    "effective_sample_size",
+    "weight_max",
+    "gradient_norm",
+)
+"""What a run measured of its noise at every step."""
+
+CURVE_COLUMNS = ("step", "loss", "validation_nelbo", *NOISE_COLUMNS)
+"""What is read of a run's `metrics.parquet`."""
+
 
 def existing_folder(path: str | Path) -> Path:
     """`path` as a directory. Raises DataError."""
@@ -71,6 +84,26 @@ def read_item_table(folder: Path) -> pd.DataFrame | None:
         )
     except (OSError, ValueError, KeyError):
         return None
+
+
+def read_curves(folder: Path) -> pd.DataFrame | None:
+    """`CURVE_COLUMNS` of a run's `metrics.parquet`, NaN where it has no such column; None where
+    there is none to read: a run killed while it wrote loses its curve, not the report.
+    """
+    try:
+        frame = pd.read_parquet(folder / "metrics.parquet")
+    except (OSError, ValueError):
+        return None
+    return frame.reindex(columns=list(CURVE_COLUMNS))
+
+
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """A run's `config.yaml`; empty where there is none to read."""
+    try:
+        content = yaml.safe_load((folder / "config.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _number(value: Any) -> float:

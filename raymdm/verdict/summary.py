@@ -1,15 +1,20 @@
 """Every verdict of one experiment: the primary metric first, each setting by itself."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from raymdm.verdict.compute import compute_per_arm, unequal_compute
 from raymdm.verdict.decision import Verdict, by_looks, compare, json_safe
+from raymdm.verdict.differences import differing_settings
+from raymdm.verdict.noise import noise_per_arm
 from raymdm.verdict.outcomes import LOST
 from raymdm.verdict.results import Metric, Results, choose_metric
 from raymdm.verdict.sequential import look
+from raymdm.verdict.spread import Spread, spreads
+from raymdm.verdict.tally import retry_note, tally
 from raymdm.verdict.wording import sentences
 
 
@@ -25,9 +30,19 @@ class Comparison:
     @property
     def sentences(self) -> list[str]:
         """The verdicts in words, naming the setting and a secondary metric."""
-        before = f"[{self.setting}] " if self.setting else ""
-        before += "" if self.primary else "secondary: "
-        return [before + text for text in sentences(self.verdict)]
+        return [self._before + text for text in sentences(self.verdict)]
+
+    @cached_property
+    def spreads(self) -> list[Spread]:
+        """The spread between seeds of every arm against the baseline's, likewise named."""
+        return [
+            replace(each, sentence=self._before + each.sentence) for each in spreads(self.verdict)
+        ]
+
+    @property
+    def _before(self) -> str:
+        setting = f"[{self.setting}] " if self.setting else ""
+        return setting + ("" if self.primary else "secondary: ")
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,12 @@ class Summary:
     comparisons: tuple[Comparison, ...]
     compute: list[dict[str, Any]]
     """As `compute_per_arm` says; empty where no run counted its passes."""
+    noise: list[dict[str, Any]]
+    """As `noise_per_arm` says; empty where no run measured its noise."""
+    settings: dict[str, dict[str, Any]]
+    """As `differing_settings` says: by dotted key the arms' values."""
+    tally: list[dict[str, Any]]
+    """As `tally` says: what became of every arm's runs."""
     notes: tuple[str, ...]
 
     @property
@@ -48,20 +69,28 @@ class Summary:
         """Every verdict in words, the primary metric's first."""
         return [text for comparison in self.comparisons for text in comparison.sentences]
 
+    @property
+    def spreads(self) -> list[Spread]:
+        """The spread between seeds of every arm, in the same order."""
+        return [each for comparison in self.comparisons for each in comparison.spreads]
+
     def to_dict(self) -> dict[str, Any]:
         """The content of `summary.json`; a metric maps to one verdict, or to one per setting.
 
         A verdict holds `metric`, `baseline`, `higher_is_better`, `margin`, `looks` and `arms`, by
         name the fields of `ArmVerdict` with those of `Beside` under `beside` and of `ArmLook`
-        under `look`. Undefined numbers are null.
+        under `look`. `spread` has the same metrics (and settings), by arm the fields of `Spread`.
+        Undefined numbers are null.
         """
         metrics: dict[str, Any] = {}
+        spread: dict[str, Any] = {}
         for comparison in self.comparisons:
-            content = comparison.verdict.to_dict()
-            if len(self.results.settings) == 1:
-                metrics[comparison.metric.name] = content
-            else:
-                metrics.setdefault(comparison.metric.name, {})[comparison.setting] = content
+            found = {each.arm: json_safe(asdict(each)) for each in comparison.spreads}
+            for place, content in ((metrics, comparison.verdict.to_dict()), (spread, found)):
+                if len(self.results.settings) == 1:
+                    place[comparison.metric.name] = content
+                else:
+                    place.setdefault(comparison.metric.name, {})[comparison.setting] = content
         runs = self.results.runs.drop(columns="unscored")
         return {
             "source": self.results.source,
@@ -71,7 +100,11 @@ class Summary:
             "margin": self.margin,
             "varied": None if self.results.varied is None else list(self.results.varied),
             "metrics": metrics,
+            "spread": spread,
             "compute": json_safe(self.compute),
+            "noise": json_safe(self.noise),
+            "settings": json_safe(self.settings),
+            "tally": json_safe(self.tally),
             "sentences": self.sentences,
             "notes": list(self.notes),
             "runs": json_safe(runs.to_dict("records")),
@@ -107,8 +140,20 @@ def summarise(
     )
     compute = compute_per_arm(results, baseline)
     unequal = unequal_compute(compute, baseline)
-    notes = (*_notes(results, primary), *filter(None, [unequal]), *_item_notes(comparisons))
-    return Summary(results, primary, baseline, margin, comparisons, compute, notes)
+    counts = tally(results)
+    found = filter(None, [retry_note(counts), unequal])
+    return Summary(
+        results=results,
+        primary=primary,
+        baseline=baseline,
+        margin=margin,
+        comparisons=comparisons,
+        compute=compute,
+        noise=noise_per_arm(results),
+        settings=differing_settings(results),
+        tally=counts,
+        notes=(*_notes(results, primary), *found, *_item_notes(comparisons)),
+    )
 
 
 def _verdict(

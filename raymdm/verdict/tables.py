@@ -9,8 +9,9 @@ from raymdm.verdict.cells import Cell
 from raymdm.verdict.compute import COMPUTE_HEADINGS, compute_cells
 from raymdm.verdict.decision import ArmVerdict, Verdict
 from raymdm.verdict.details import DETAIL_HEADINGS, coverage_lines, detail_cells, variances_seen
+from raymdm.verdict.noise import NOISE_HEADINGS, noise_cells
 from raymdm.verdict.summary import Comparison, Summary
-from raymdm.verdict.wording import NOTHING, decimals, interval, number, p_value, ratio
+from raymdm.verdict.wording import decimals, interval, number, p_value, ratio, ratio_interval
 
 COLOURS = {"better": "green", "worse": "red", "equivalent": "cyan", "undecided": "yellow"}
 
@@ -45,7 +46,7 @@ def cells(verdict: Verdict, row: ArmVerdict) -> list[Cell]:
         *described,
         Cell(number(row.difference, places, sign=True), interval(row.interval, places)),
         Cell(p_value(row.p_holm), p_value(row.p_permutation)),
-        Cell(ratio(row.variance_ratio), _ratio_interval(row)),
+        Cell(ratio(row.variance_ratio), ratio_interval(row.variance_ratio_interval)),
         Cell(row.verdict, "rests on normality" if rests(row) else ""),
     ]
 
@@ -53,11 +54,6 @@ def cells(verdict: Verdict, row: ArmVerdict) -> list[Cell]:
 def rests(row: ArmVerdict) -> bool:
     """Whether to say so: an undecided verdict rests on nothing."""
     return row.rests_on_normality and row.verdict in ("better", "worse")
-
-
-def _ratio_interval(row: ArmVerdict) -> str:
-    low, high = map(ratio, row.variance_ratio_interval)
-    return NOTHING if NOTHING in (low, high) else f"[{low}, {high}]"
 
 
 def title(comparison: Comparison) -> str:
@@ -94,7 +90,9 @@ def as_table(headings: tuple[tuple[str, str], ...], rows: list[list[Cell]]) -> T
 
 
 def print_summary(summary: Summary, console: Console) -> None:
-    """The verdicts in words, their tables, and what stands beside those of the primary metric."""
+    """The verdicts in words, their tables, what stands beside the primary ones, spread, compute
+    and noise.
+    """
     console.print()
     for text in summary.sentences:
         console.print(Text(f"• {text}"))
@@ -108,7 +106,13 @@ def print_summary(summary: Summary, console: Console) -> None:
             console.print(as_table(DETAIL_HEADINGS, rows))
             for text in coverage_lines(verdict):
                 console.print(Text(text, style="dim"))
+    if summary.spreads:
+        console.print(Text("\nspread between seeds", style="bold"))
+        for each in summary.spreads:
+            console.print(Text(f"• {each.sentence}"))
     if summary.compute:
         console.print(as_table(COMPUTE_HEADINGS, [compute_cells(row) for row in summary.compute]))
+    if summary.noise:
+        console.print(as_table(NOISE_HEADINGS, [noise_cells(row) for row in summary.noise]))
     for text in summary.notes:
         console.print(Text(f"note: {text}", style="dim"))

@@ -35,6 +35,12 @@ def ratio(value: float) -> str:
     return NOTHING if not isfinite(value) else f"{value:.2g}" if value < 100 else f"{value:.0f}"
 
 
+def ratio_interval(bounds: Interval) -> str:
+    """`[low, high]` of a variance ratio; a dash where it is undefined."""
+    low, high = map(ratio, bounds)
+    return NOTHING if NOTHING in (low, high) else f"[{low}, {high}]"
+
+
 def p_value(p: float) -> str:
     """`0.034`, `< 0.001`, or a dash."""
     if not isfinite(p):

@@ -37,6 +37,31 @@ def write_run(
     return folder
 
 
+def measure_noise(sweep: Path, parts: Mapping[str, Sequence[float]], start: float = 9.0) -> None:
+    """Give every run of an arm the variances (views, rates, rows) from the middle of its steps on,
+    `start` before, and one more in the rows for each further seed.
+    """
+    for trial in json.loads((sweep / "sweep.json").read_text())["trials"]:
+        file = sweep / trial["run_dir"] / "metrics.parquet"
+        frame = pd.read_parquet(file)
+        late = frame["step"] > STEPS / 2
+        views, rates, rows = parts[trial["arm"]]
+        measured = {"views": views, "rates": rates, "rows": rows + trial["seed"]}
+        for name, value in measured.items():
+            frame[f"variance_between_{name}"] = np.where(late, value, start)
+        frame["effective_sample_size"], frame["weight_max"] = 0.8, 2.5
+        frame["gradient_norm"] = np.where(late, 1.5, start)
+        frame.to_parquet(file)
+
+
+def configure(sweep: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give every run of an arm this configuration, with the seed and the folder of its own."""
+    for trial in json.loads((sweep / "sweep.json").read_text())["trials"]:
+        own = {"seed": trial["seed"], "run_dir": trial["run_dir"]}
+        file = sweep / trial["run_dir"] / "config.yaml"
+        file.write_text(json.dumps({**own, **configs[trial["arm"]]}))
+
+
 def write_sweep(
     folder: Path,
     scores: Mapping[str, Sequence[float | str | None]],

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 from synthetic_sweep import write_sweep
 
-from raymdm.verdict import SequentialDesign, plots, read_sweep, summarise
+from raymdm.verdict import SequentialDesign, curve_plots, read_sweep, summarise
 from raymdm.verdict.report import render_report
 from raymdm.verdict.tables import print_summary
 
@@ -116,8 +116,8 @@ def test_the_page_is_self_contained_and_complete(tmp_path):
     assert 'name="viewport"' in text
     # Seeds of two metrics, training loss, validation NELBO.
     assert page.tags.count("svg") == 4
-    # Two metrics, each with what stands beside its verdicts, and the runs.
-    assert page.tags.count("table") == 5
+    # Two metrics, each with what stands beside its verdicts; the runs, counted and one by one.
+    assert page.tags.count("table") == 6
     assert len(text) < 400_000
     for sentence in summary.sentences:
         assert sentence.replace("'", "&#39;") in text
@@ -147,8 +147,8 @@ def test_a_band_spans_the_seeds_and_is_thinned():
     low = pd.DataFrame({"seed": 0, "step": steps, "loss": 1.0})
     high = pd.DataFrame({"seed": 1, "step": steps, "loss": 3.0})
     high.loc[4999, "loss"] = np.nan
-    band = plots.seed_band(pd.concat([low, high]), "loss")
-    assert len(band) == plots.MOST_POINTS
+    band = curve_plots.seed_band(pd.concat([low, high]), "loss")
+    assert len(band) == curve_plots.MOST_POINTS
     assert band.index[0] == 0
     assert band.index[-1] == 4999
     assert band.iloc[0].to_list() == [2.0, 1.0, 3.0]

@@ -98,6 +98,20 @@ def test_the_effect_at_either_end_of_the_interval_would_show_this_t_in_2_5_perce
     assert stats.nct.cdf(t, 18, high * sqrt(5)) == pytest.approx(0.025)
 
 
+@pytest.mark.parametrize("seeds", [3, 8, 10])
+def test_every_effect_has_an_interval_around_it(seeds):
+    """Where the noncentral t of scipy gives NaN, far out, whole comparisons ended."""
+    scores = np.linspace(-1, 1, seeds)
+    for shift in np.linspace(-3, 3, 121):
+        g, (low, high) = sensitivity.hedges_g(scores + shift, scores)
+        assert low < g / sensitivity.hedges_factor(2 * seeds - 2) < high
+
+
+def test_two_seeds_cannot_say_anything_of_a_spread():
+    """Both always lie equally far from their median, which would make p zero."""
+    assert isnan(sensitivity.brown_forsythe(np.array([1.0, 1.1]), np.array([0.0, 9.0])))
+
+
 def test_the_share_of_pairs_won_is_mann_and_whitneys():
     u = stats.mannwhitneyu(SLEEP_2, SLEEP_1).statistic
     assert sensitivity.wins(SLEEP_2, SLEEP_1) == pytest.approx(u / 100)
