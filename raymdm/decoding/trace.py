@@ -1,7 +1,7 @@
 """What happened to one response, step by step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,22 @@ class Trace:
     def inputs(self) -> Tensor:
         """What the model read at each step, int64[S, n]."""
         return torch.cat([self.start[None], self.states])[:-1]
+
+    def rested(self, steps: int) -> "Trace":
+        """The same with steps after its last, up to `steps` in all, in which nothing happens."""
+        more = steps - len(self.states)
+        if more <= 0:
+            return self
+        final = self.states[-1:].expand(more, -1)
+        nothing = torch.full(final.shape, torch.nan)
+        drawn = self.log_probability
+        return replace(
+            self,
+            states=torch.cat([self.states, final]),
+            predictions=torch.cat([self.predictions, final]),
+            confidence=torch.cat([self.confidence, nothing]),
+            log_probability=None if drawn is None else torch.cat([drawn, nothing]),
+        )
 
 
 @dataclass
