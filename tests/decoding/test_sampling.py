@@ -113,6 +113,15 @@ def test_a_positions_noise_depends_on_its_own_address_only():
     assert len(np.unique(one)) == one.size  # a token's number is not that of its place in an order
 
 
+def test_responses_to_a_prompt_may_share_the_order_of_the_first_one():
+    one = uniforms(7, [5, 5, 6], [0, 2, 2], [4, 4, 4], [6, 6, 6])
+    shared = uniforms(7, [5, 5, 6], [0, 2, 2], [4, 4, 4], [6, 6, 6], shared_order=True)
+    assert (shared[0] == one[0]).all()  # each token's number is its own
+    assert (shared[1, 0] == one[1, 0]).all()
+    assert (shared[1, 1] == one[1, 0]).all()
+    assert (shared[1, 2] != one[1, 0]).all()
+
+
 def test_the_noise_stays_what_it_is():
     """Literal values: other noise changes every response at a temperature."""
     noise = uniforms(0, [1], [2], [3], [2])
