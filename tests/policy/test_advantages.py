@@ -107,7 +107,8 @@ def test_a_group_of_equal_rewards_is_skipped_whatever_is_made_of_them(
 
 
 def test_equal_rollouts_teach_nothing_step_by_step():
-    rewards = torch.tensor([[[0.0, 0.1, 0.7]] * 3])
+    # Three times 0.1 have a mean that is not 0.1.
+    rewards = torch.tensor([[[0.0, 0.1, 0.7]] * 3], dtype=torch.float64)
     assert advantages(rewards, "single", "per_step").kept.tolist() == [False]
     assert advantages(rewards, "single", "group").kept.tolist() == [True]
 

@@ -126,23 +126,23 @@ def test_the_gradient_is_that_of_finite_differences(
 
 @pytest.mark.parametrize("advantage", [1.5, -1.5])
 def test_beyond_the_clip_there_is_no_gradient_where_a_step_would_go_further(advantage: float):
-    ratios = [0.5, 0.79, 0.81, 1.0, 1.19, 1.21, 2.0]
+    ratios = [0.4, 0.5, 0.79, 0.81, 1.0, 1.19, 1.21, 2.0]
     logp = torch.tensor(ratios).double().log().tolist()
-    new, rows = flat(logp, [0.0] * 7, advantages=torch.tensor([advantage]))
+    new, rows = flat(logp, [0.0] * 8, advantages=torch.tensor([advantage]))
     loss = loss_of(new, rows)
     (found,) = torch.autograd.grad(loss.per_row.sum(), new)
     # d/dlogp of -ρA / M is -ρA / M; a clipped one is constant.
     cut = [ratio > 1.2 if advantage > 0 else ratio < 0.8 for ratio in ratios]
     wanted = [
-        0.0 if clipped else -ratio * advantage / 7
+        0.0 if clipped else -ratio * advantage / 8
         for ratio, clipped in zip(ratios, cut, strict=True)
     ]
     torch.testing.assert_close(found[0], torch.tensor(wanted).double(), rtol=1e-6, atol=1e-12)
     assert (found[0] == 0).tolist() == cut
     limits = [min(r, 1.2) if advantage > 0 else max(r, 0.8) for r in ratios]
-    assert float(loss.per_row.detach()) == pytest.approx(-advantage * sum(limits) / 7)
-    assert int(loss.sums["clipped"]) == sum(cut) == 2
-    assert int(loss.sums["positions"]) == 7
+    assert float(loss.per_row.detach()) == pytest.approx(-advantage * sum(limits) / 8)
+    assert int(loss.sums["clipped"]) == sum(cut) == (2 if advantage > 0 else 3)
+    assert int(loss.sums["positions"]) == 8
     assert float(loss.sums["ratio"]) == pytest.approx(sum(ratios))
     assert float(loss.sums["ratio_squared"]) == pytest.approx(sum(r * r for r in ratios))
 
