@@ -13,12 +13,15 @@ step is its whole prediction. With ρ = 1, β = 0, all masked positions, the sum
 and the final reward as every step's advantage, the expected gradient of the loss is exactly minus
 the gradient of the expected reward of final responses, in any order of revealing and with
 remasking. Over the `revealed` positions it is that only where the order does not depend on the
-tokens drawn (`random`, `shared_order`, `entropy`); ordered by confidence it is biased. MDPO itself
-departs from it three times: the mean over M gives a step 1/M of its share; rewards of predictions
-make each step's own expected reward grow given what it reads, its effect on what later steps read
-left out (advantage `single`: the gradient of the sum over steps of E[R(x0_s)] with the law of their
-inputs held fixed); and a group's mean and deviation contain the rollout itself. The tests enumerate
-all outcomes and hold each of these statements.
+tokens drawn (`random`, `shared_order`, `entropy`); ordered by confidence it is biased.
+
+MDPO departs from that. The mean over M gives a step 1/M of its share. Rewards of predictions make
+each step's own expected reward grow given what it reads, its effect on what later steps read left
+out: under the advantage `single` it is the gradient of the sum over steps of E[R(x0_s)] with the
+law of their inputs held fixed, and there the positions after the EOS of x0_s, which no reward has
+read, add nothing. All this is exact, and the tests hold it by enumerating all outcomes. What is
+left are later rewards, which do depend on those positions, and the mean and deviation of the group,
+which contain the rollout's own reward.
 """
 
 from dataclasses import dataclass

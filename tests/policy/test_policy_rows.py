@@ -132,6 +132,16 @@ def test_large_and_small_pieces_have_the_same_values_and_gradients(
         torch.testing.assert_close(large, small, rtol=1e-12, atol=1e-15)
 
 
+def test_half_precision_logits_are_divided_by_the_temperature_in_float32():
+    logits = torch.randn(5, 12, generator=torch.Generator().manual_seed(0)).bfloat16()
+    tokens, settings = torch.tensor([1, 2, 3, 4, 5]), DecodingSection(temperature=0.4)
+    found = prediction.log_probabilities(logits, tokens, settings, SHAPE)
+    wide = logits.double().index_fill(1, torch.tensor([MASK]), -torch.inf) / 0.4
+    wanted = wide.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=1e-6)
+
+
 def test_log_probabilities_change_nothing_and_cost_nothing_where_they_are_not_wanted(
     model: Backbone, monkeypatch: pytest.MonkeyPatch
 ):
