@@ -33,10 +33,10 @@ def draw(logits: Tensor, settings: DecodingSection, uniform: Tensor | None) -> T
 def log_probability(logits: Tensor, tokens: Tensor, settings: DecodingSection) -> Tensor:
     """The log-probability of each token under the distribution that `draw` draws it from, [M].
 
-    Differentiable by the logits. A token that top-p or top-k leave out counts as if it were in: it
-    was drawn once, and a ratio to a probability of 0 would have neither a value nor a gradient. The
-    division by the temperature is plain, without any small number beside it, in the dtype of the
-    logits.
+    Differentiable by the logits. For a token that top-p or top-k leave out the cut is lowered just
+    so far that it is in: other weights drew it once, and a ratio to a probability of 0 would have
+    neither a value nor a gradient. The division by the temperature is plain, without any small
+    number beside it, in the dtype of the logits.
 
     Args:
         logits: [M, V], at least float32; -inf at what must not be drawn.

@@ -17,8 +17,8 @@ def score(
     Under the distribution that the sampler draws from with these settings: guided, at the
     temperature, without the mask token, and with top-p or top-k cut as the sampler cuts it. On what
     a rollout read, and with its weights, this is the rollout's own log-probability up to rounding.
-    The support of a cut distribution moves with the weights: a token that has left it since counts
-    as if it were in, so that ratios are positive and have gradients.
+    The support of a cut distribution moves with the weights: for a token that has left it since,
+    the cut is lowered to it, so that ratios are positive and have gradients.
 
     Logits are computed at the predicted positions only. V forwards' worth of rows, twice as many
     with guidance; differentiable.
