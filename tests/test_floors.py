@@ -21,6 +21,7 @@ BELOW = {
     "decoding": BASE | {"diffusion", "models"},
     "data": BASE | {"diffusion", "tasks"},
     "training": BASE | {"diffusion", "models", "verdict", "tasks", "decoding", "data"},
+    "policy": BASE | {"diffusion", "models", "verdict", "tasks", "decoding", "data"},
 }
 # On the top floor: free to import anything.
 FREE = {"sweeps", "benchmarks", "variances", "diagnosis", "exports", "evaluations"}
@@ -89,6 +90,15 @@ def test_lower_floors_import_where_ray_and_deepspeed_are_not_installed():
 
 def test_the_configuration_imports_without_torch():
     import_without(("ray", "deepspeed", "torch"), ("config",))
+
+
+def test_the_mathematics_of_policies_imports_where_ray_and_deepspeed_are_not_installed():
+    modules = ("advantages", "loss", "responses", "rewards", "rows", "scoring", "steps")
+    import_without(("ray", "deepspeed"), tuple(f"policy.{name}" for name in modules))
+
+
+def test_the_process_that_computes_rewards_imports_without_torch():
+    import_without(("ray", "deepspeed", "torch"), ("policy.reward_checker",))
 
 
 def test_readers_of_data_import_without_torch():

@@ -26,10 +26,13 @@ class DecodingSection(Section):
     the mask ratio (MaskGIT)."""
     schedule_power: float = Field(default=2.0, gt=0)
     """Exponent K of the `power` schedule, mask ratio 1 - r^K after a share r of the steps."""
-    confidence: Literal["probability", "margin", "entropy", "random"] = "probability"
+    confidence: Literal["probability", "margin", "entropy", "random", "shared_order"] = (
+        "probability"
+    )
     """What ranks the masked positions: probability of the predicted token, its lead over the most
-    probable other one (`margin`), negative entropy, or a random order. Always of the model's own
-    (guided) distribution, before temperature, top-p and top-k."""
+    probable other one (`margin`), negative entropy, or a random order: one for every response
+    (`random`) or for all responses to a prompt (`shared_order`). Always of the model's own (guided)
+    distribution, before temperature, top-p and top-k."""
     threshold: float | None = Field(default=None, gt=0, le=1)
     """Parallel decoding: every step reveals all positions of the block whose confidence reaches
     this, at least one. Takes the place of steps and schedule."""
@@ -77,7 +80,11 @@ class DecodingSection(Section):
                 f"decoding.remasking {self.remasking} masks tokens again by a schedule, anywhere "
                 "in the response; it goes with neither decoding.threshold nor decoding.cache"
             )
-        if self.threshold is not None and self.confidence in ("entropy", "random"):
+        if self.threshold is not None and self.confidence in (
+            "entropy",
+            "random",
+            "shared_order",
+        ):
             raise ValueError(
                 f"decoding.threshold needs a confidence between 0 and 1, not {self.confidence}; "
                 "use probability or margin"

@@ -5,7 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Kind = Literal["probability", "margin", "entropy", "random"]
+Kind = Literal["probability", "margin", "entropy", "random", "shared_order"]
+RANDOM = ("random", "shared_order")
+"""Kinds that rank by noise; which noise, `uniforms` knows."""
 
 
 def confidence(
@@ -20,13 +22,14 @@ def confidence(
     Args:
         kind: `probability` of the token; `margin`, its probability minus that of the most probable
             other token (below 0 where a less probable token was drawn); `entropy`, the negative
-            entropy of the distribution; `random`, the position's place in a random order.
+            entropy of the distribution; `random` and `shared_order`, the position's place in a
+            random order.
         logits: [M, V], the model's (guided) own.
         tokens: int64[M].
         normalizer: [M], the logsumexp of the logits.
-        order: [M] uniform numbers, for `random`.
+        order: [M] uniform numbers, for a random order.
     """
-    if kind == "random":
+    if kind in RANDOM:
         assert order is not None
         return order.to(logits.dtype)
     if kind == "entropy":

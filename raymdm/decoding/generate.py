@@ -24,7 +24,7 @@ def generate(
     trace: Literal[False] = False,
     *,
     numbers: Sequence[int] | None = None,
-    rollout: int = 0,
+    rollout: int | Sequence[int] = 0,
     batch_size: int = 64,
     watch: Watch | None = None,
 ) -> list[list[int]]: ...
@@ -36,9 +36,10 @@ def generate(
     trace: Literal[True],
     *,
     numbers: Sequence[int] | None = None,
-    rollout: int = 0,
+    rollout: int | Sequence[int] = 0,
     batch_size: int = 64,
     watch: Watch | None = None,
+    log_probabilities: bool = False,
 ) -> tuple[list[list[int]], list[Trace]]: ...
 
 
@@ -50,9 +51,10 @@ def generate(
     trace: bool = False,
     *,
     numbers: Sequence[int] | None = None,
-    rollout: int = 0,
+    rollout: int | Sequence[int] = 0,
     batch_size: int = 64,
     watch: Watch | None = None,
+    log_probabilities: bool = False,
 ) -> list[list[int]] | tuple[list[list[int]], list[Trace]]:
     """Responses to prompts of any lengths; which of them share a batch changes nothing.
 
@@ -62,10 +64,12 @@ def generate(
         settings: of the sampler.
         trace: return what happened at every step too; the responses are the same.
         numbers: the address of every prompt's noise, from 0; its place by default.
-        rollout: which of several responses to the same prompts; part of the noise's address.
+        rollout: which of several responses to the same prompt, one for all prompts or one for each;
+            part of the noise's address.
         batch_size: rows that are decoded together, at the most.
         watch: called after every step of a batch with the indices of the prompts that are being
             decoded and their responses so far, int64[rows, response_length], masks included.
+        log_probabilities: let the traces say with what log-probability each token was drawn.
 
     Returns:
         A row of exactly `response_length` token ids for every prompt (cut them at the first EOS
@@ -73,9 +77,15 @@ def generate(
         causal model predictions are the states, and only what was written has a confidence.
 
     Raises:
-        ConfigurationError: settings that this kind of model cannot be decoded with.
+        ConfigurationError: settings that this kind of model cannot be decoded with, or under which
+            nothing is drawn whose log-probability is asked for.
     """
     check_decoding(settings, causal=model.shape.causal)
+    if log_probabilities and (model.shape.causal or not settings.temperature):
+        raise ConfigurationError(
+            "log-probabilities are those of tokens that a masked model draws: give a masked one "
+            "and a decoding.temperature above 0"
+        )
     length = fixed_length(settings)
     masks = [model.shape.mask_token_id] * length
     filled, traces = _write(
@@ -83,7 +93,7 @@ def generate(
         [[*prompt, *masks] for prompt in prompts],
         [range(len(prompt), len(prompt) + length) for prompt in prompts],
         settings,
-        trace,
+        Recorder(log_probabilities=log_probabilities) if trace else None,
         numbers,
         rollout,
         batch_size,
@@ -101,7 +111,7 @@ def infill(
     trace: Literal[False] = False,
     *,
     numbers: Sequence[int] | None = None,
-    rollout: int = 0,
+    rollout: int | Sequence[int] = 0,
     batch_size: int = 64,
     watch: Watch | None = None,
 ) -> list[list[int]]: ...
@@ -113,7 +123,7 @@ def infill(
     trace: Literal[True],
     *,
     numbers: Sequence[int] | None = None,
-    rollout: int = 0,
+    rollout: int | Sequence[int] = 0,
     batch_size: int = 64,
     watch: Watch | None = None,
 ) -> tuple[list[list[int]], list[Trace]]: ...
@@ -127,7 +137,7 @@ def infill(
     trace: bool = False,
     *,
     numbers: Sequence[int] | None = None,
-    rollout: int = 0,
+    rollout: int | Sequence[int] = 0,
     batch_size: int = 64,
     watch: Watch | None = None,
 ) -> list[list[int]] | tuple[list[list[int]], list[Trace]]:
@@ -165,7 +175,16 @@ def infill(
         for filling in slots:
             block_schedules(settings, len(filling))
     filled, traces = _write(
-        model, rows, slots, settings, trace, numbers, rollout, batch_size, watch, text=False
+        model,
+        rows,
+        slots,
+        settings,
+        Recorder() if trace else None,
+        numbers,
+        rollout,
+        batch_size,
+        watch,
+        text=False,
     )
     whole = [list(row) for row in rows]
     for row, filling, tokens in zip(whole, slots, filled, strict=True):
@@ -189,9 +208,9 @@ def _write(
     rows: Sequence[Sequence[int]],
     slots: Sequence[Sequence[int]],
     settings: DecodingSection,
-    trace: bool,
+    recorder: Recorder | None,
     numbers: Sequence[int] | None,
-    rollout: int,
+    rollout: int | Sequence[int],
     batch_size: int,
     watch: Watch | None,
     *,
@@ -199,13 +218,13 @@ def _write(
 ) -> tuple[list[list[int]], list[Trace]]:
     """What is written into the slots of every row; and the traces, if wanted."""
     numbers = range(len(rows)) if numbers is None else numbers
-    recorder = Recorder() if trace else None
+    rollouts = [rollout] * len(rows) if isinstance(rollout, int) else rollout
     write: Callable[[Canvas], dict[int, list[int]]]
     if model.shape.causal:
-        write = LeftToRight(model, settings, numbers, rollout, recorder=recorder, watch=watch)
+        write = LeftToRight(model, settings, numbers, rollouts, recorder=recorder, watch=watch)
     else:
         write = Denoiser(
-            model, settings, numbers, rollout, text=text, recorder=recorder, watch=watch
+            model, settings, numbers, rollouts, text=text, recorder=recorder, watch=watch
         )
     device = next(model.parameters()).device
     filled: dict[int, list[int]] = {}

@@ -38,7 +38,7 @@ class LeftToRight:
         model: a causal backbone.
         settings: temperature, sampling, top_p and top_k; eos (`never`) and stop_at_eos.
         numbers: the address of every row's noise.
-        rollout: which of the responses to the same prompts this is; part of the address.
+        rollouts: which of the responses to its prompt every row is; part of the address.
         recorder: where traces are kept; None for none.
         watch: called after every step.
     """
@@ -48,13 +48,13 @@ class LeftToRight:
         model: Backbone,
         settings: DecodingSection,
         numbers: Sequence[int],
-        rollout: int,
+        rollouts: Sequence[int],
         *,
         recorder: Recorder | None,
         watch: Watch | None,
     ) -> None:
         self.model, self.settings, self.shape = model, settings, model.shape
-        self.numbers, self.rollout = numbers, rollout
+        self.numbers, self.rollouts = numbers, rollouts
         self.recorder, self.watch = recorder, watch
 
     @torch.no_grad()
@@ -106,9 +106,12 @@ class LeftToRight:
         )
         noise = None
         if self.settings.temperature > 0:
-            numbers = [self.numbers[row] for row in canvas.rows]
             drawn = uniforms(
-                self.settings.seed, numbers, self.rollout, canvas.steps, canvas.lengths
+                self.settings.seed,
+                [self.numbers[row] for row in canvas.rows],
+                [self.rollouts[row] for row in canvas.rows],
+                canvas.steps,
+                canvas.lengths,
             )
             noise = torch.from_numpy(drawn[:, :, slot]).to(logits.device)
         return predict(logits, self.settings, self.shape, noise)

@@ -15,9 +15,11 @@ from raymdm.randomness import generator
 def uniforms(
     seed: int,
     numbers: Sequence[int],
-    rollout: int,
+    rollouts: Sequence[int],
     steps: Sequence[int],
     lengths: Sequence[int],
+    *,
+    shared_order: bool = False,
 ) -> np.ndarray:
     """Two uniform numbers in [0, 1) for every position of B rows: one for its token, one for its
     place in a random order.
@@ -25,19 +27,25 @@ def uniforms(
     Args:
         seed: of decoding.
         numbers: B addresses of prompts.
-        rollout: which of a prompt's responses.
+        rollouts: B, which of its prompt's responses each is.
         steps: B numbers of steps, counted from 0 within the row's own response.
         lengths: B numbers of positions.
+        shared_order: all responses to a prompt have the order of the first one.
 
     Returns:
         float64[2, B, longest], zeros beyond a row's length.
     """
     noise = np.zeros((2, len(numbers), max(lengths)))
-    for row, (number, step, length) in enumerate(zip(numbers, steps, lengths, strict=True)):
-        noise[:, row, :length] = generator(seed, "decode", number, rollout, step).random(
-            (2, length)
-        )
+    rows = zip(numbers, rollouts, steps, lengths, strict=True)
+    for row, (number, rollout, step, length) in enumerate(rows):
+        noise[:, row, :length] = _of(seed, number, rollout, step, length)
+        if shared_order and rollout:
+            noise[1, row, :length] = _of(seed, number, 0, step, length)[1]
     return noise
+
+
+def _of(seed: int, number: int, rollout: int, step: int, length: int) -> np.ndarray:
+    return generator(seed, "decode", number, rollout, step).random((2, length))
 
 
 def gumbel(uniform: Tensor, tokens: int) -> Tensor:

@@ -15,6 +15,7 @@ from raymdm.config.decoding import DecodingSection
 from raymdm.decoding.cached import CachedForward
 from raymdm.decoding.canvas import Canvas
 from raymdm.decoding.choosing import confident_enough, first_places, masked_again, updated
+from raymdm.decoding.confidence import RANDOM
 from raymdm.decoding.forward import Forward, FullForward
 from raymdm.decoding.noise import uniforms
 from raymdm.decoding.prediction import predict
@@ -33,7 +34,7 @@ class Denoiser:
         model: a masked backbone.
         settings: of the sampler.
         numbers: the address of every row's noise.
-        rollout: which of the responses to the same prompts this is; part of the address.
+        rollouts: which of the responses to its prompt every row is; part of the address.
         text: the slots are a text in order, which its first EOS ends; else they lie anywhere.
         recorder: where traces are kept; None for none.
         watch: called after every step.
@@ -44,19 +45,19 @@ class Denoiser:
         model: Backbone,
         settings: DecodingSection,
         numbers: Sequence[int],
-        rollout: int,
+        rollouts: Sequence[int],
         *,
         text: bool,
         recorder: Recorder | None,
         watch: Watch | None,
     ) -> None:
         self.model, self.settings, self.shape = model, settings, model.shape
-        self.numbers, self.rollout = numbers, rollout
+        self.numbers, self.rollouts = numbers, rollouts
         self.recorder, self.watch = recorder, watch
         self.remasks = settings.remasking != "none"
         # What is masked again may stand before an EOS: under RCR no text is final before the end.
         self.stops = text and settings.stop_at_eos and not self.remasks
-        self.noisy = settings.temperature > 0 or settings.confidence == "random"
+        self.noisy = settings.temperature > 0 or settings.confidence in RANDOM
 
     @torch.no_grad()
     def __call__(self, canvas: Canvas) -> dict[int, list[int]]:
@@ -98,7 +99,13 @@ class Denoiser:
         candidates = masked & inside
 
         computed, logits = forward(canvas, working, masked if self.recorder else candidates)
-        found = predict(logits, self.settings, self.shape, self._noise(canvas, computed))
+        found = predict(
+            logits,
+            self.settings,
+            self.shape,
+            self._noise(canvas, computed),
+            log_probabilities=self.recorder is not None and self.recorder.log_probabilities,
+        )
         predicted = responses.masked_scatter(computed, found.tokens)
         confidence = spread(found.confidence, computed, -torch.inf)
 
@@ -119,7 +126,9 @@ class Denoiser:
             canvas.steps[place] += 1
         if self.recorder:
             likely = spread(found.probability, computed, torch.nan)
-            self.recorder.step(canvas, working, predicted, likely)
+            drawn = found.log_probability
+            drawn = None if drawn is None else spread(drawn, computed, torch.nan)
+            self.recorder.step(canvas, working, predicted, likely, drawn)
         return first_slot(canvas.masked(responses)).tolist()
 
     def _pace(
@@ -154,9 +163,14 @@ class Denoiser:
         """The uniform numbers of the computed slots, float64[2, M]; None where none are needed."""
         if not self.noisy:
             return None
-        numbers = [self.numbers[row] for row in canvas.rows]
-        seed, lengths = self.settings.seed, canvas.lengths
-        noise = uniforms(seed, numbers, self.rollout, canvas.steps, lengths)
+        noise = uniforms(
+            self.settings.seed,
+            [self.numbers[row] for row in canvas.rows],
+            [self.rollouts[row] for row in canvas.rows],
+            canvas.steps,
+            canvas.lengths,
+            shared_order=self.settings.confidence == "shared_order",
+        )
         return torch.from_numpy(noise).to(computed.device)[:, computed[:, : noise.shape[2]]]
 
     def _remasked(

@@ -30,6 +30,28 @@ def draw(logits: Tensor, settings: DecodingSection, uniform: Tensor | None) -> T
     return inverse_cdf(weights, uniform)
 
 
+def log_probability(logits: Tensor, tokens: Tensor, settings: DecodingSection) -> Tensor:
+    """The log-probability of each token under the distribution that `draw` draws it from, [M].
+
+    Differentiable by the logits. For a token that top-p or top-k leave out the cut is lowered just
+    so far that it is in: other weights drew it once, and a ratio to a probability of 0 would have
+    neither a value nor a gradient. The division by the temperature is plain, without any small
+    number beside it, in the dtype of the logits.
+
+    Args:
+        logits: [M, V], at least float32; -inf at what must not be drawn.
+        tokens: int64[M].
+        settings: temperature (above 0), top_p and top_k.
+    """
+    logits = logits / settings.temperature
+    own = logits.gather(1, tokens[:, None])[:, 0]
+    if settings.top_p is not None or settings.top_k is not None:
+        floor = lowest_drawn(logits.detach(), settings.top_p, settings.top_k)
+        floor = torch.minimum(floor, own.detach())
+        logits = logits.masked_fill(logits < floor[:, None], -torch.inf)
+    return own - logits.logsumexp(-1)
+
+
 def lowest_drawn(logits: Tensor, top_p: float | None, top_k: int | None) -> Tensor:
     """The logit [M] that a token needs to be drawn: of the last of the `top_k` most probable tokens
     and of the fewest that together have probability `top_p`; equal logits are treated alike.

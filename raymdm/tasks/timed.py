@@ -13,6 +13,7 @@ the operating system ends it where it hangs at that moment.
 import json
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -108,7 +109,7 @@ class CheckerProcess:
             self._end()
             raise RunError(
                 "the process that checks answers does not start; see why with "
-                f"`{' '.join(self.command)} < /dev/null`"
+                f"`{shlex.join(self.command)} < /dev/null`"
             ) from error
         return process
 

@@ -17,7 +17,7 @@ DRAWS = 40_000
 
 
 def counts(settings: DecodingSection) -> np.ndarray:
-    uniform = torch.from_numpy(uniforms(3, [0], 0, [0], [DRAWS])[0, 0])
+    uniform = torch.from_numpy(uniforms(3, [0], [0], [0], [DRAWS])[0, 0])
     tokens = draw(LOGITS.expand(DRAWS, -1), settings, uniform)
     return np.bincount(tokens.numpy(), minlength=len(LOGITS))
 
@@ -99,23 +99,32 @@ def test_gumbel_noise_has_the_gumbel_distribution_also_far_out():
 
 
 def test_a_positions_noise_depends_on_its_own_address_only():
-    one = uniforms(7, [5], 2, [4], [6])
-    many = uniforms(7, [1, 5, 9], 2, [0, 4, 4], [3, 6, 9])
+    one = uniforms(7, [5], [2], [4], [6])
+    many = uniforms(7, [1, 5, 9], [2, 2, 2], [0, 4, 4], [3, 6, 9])
     assert (many[:, 1, :6] == one[:, 0]).all()
     assert (many[:, 1, 6:] == 0).all()
     for other in (
-        uniforms(8, [5], 2, [4], [6]),
-        uniforms(7, [6], 2, [4], [6]),
-        uniforms(7, [5], 3, [4], [6]),
-        uniforms(7, [5], 2, [5], [6]),
+        uniforms(8, [5], [2], [4], [6]),
+        uniforms(7, [6], [2], [4], [6]),
+        uniforms(7, [5], [3], [4], [6]),
+        uniforms(7, [5], [2], [5], [6]),
     ):
         assert not (other == one).any()
     assert len(np.unique(one)) == one.size  # a token's number is not that of its place in an order
 
 
+def test_responses_to_a_prompt_may_share_the_order_of_the_first_one():
+    one = uniforms(7, [5, 5, 6], [0, 2, 2], [4, 4, 4], [6, 6, 6])
+    shared = uniforms(7, [5, 5, 6], [0, 2, 2], [4, 4, 4], [6, 6, 6], shared_order=True)
+    assert (shared[0] == one[0]).all()  # each token's number is its own
+    assert (shared[1, 0] == one[1, 0]).all()
+    assert (shared[1, 1] == one[1, 0]).all()
+    assert (shared[1, 2] != one[1, 0]).all()
+
+
 def test_the_noise_stays_what_it_is():
     """Literal values: other noise changes every response at a temperature."""
-    noise = uniforms(0, [1], 2, [3], [2])
+    noise = uniforms(0, [1], [2], [3], [2])
     assert noise[:, 0].tolist() == [
         [0.5431732740536501, 0.44980680543485163],
         [0.2829482195664563, 0.5937426460428167],
