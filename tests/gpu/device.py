@@ -1,0 +1,59 @@
+"""What the tests on a GPU share: the marks they bear, a small model, and rows for it."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from raymdm.benchmarks.memory import in_fresh_process
+from raymdm.diffusion import Rows
+from raymdm.models import Backbone, ModelShape, build_model
+
+GPU = torch.device("cuda")
+ON_GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+VOCABULARY = 40
+MASK, EOS, PAD = 37, 38, 39
+
+
+def small_model(**kind: Any) -> Backbone:
+    """Random weights, wide enough that its choices are not close; on the CPU, in fp32."""
+    shape = ModelShape(
+        vocabulary_size=VOCABULARY,
+        hidden_size=32,
+        layers=2,
+        heads=4,
+        key_value_heads=kind.pop("key_value_heads", 4),
+        intermediate_size=64,
+        mask_token_id=MASK,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+        **kind,
+    )
+    return build_model(shape, seed=1, initializer_std=0.3)
+
+
+def uneven_rows(count: int = 6) -> Rows:
+    """Rows of 6 to 11 tokens, the first three of each its prompt; two delimiters, one of syntax."""
+    random = torch.Generator().manual_seed(0)
+    lengths = torch.arange(6, 6 + count)[:, None]
+    places = torch.arange(6 + count)[None]
+    real = places < lengths
+    ids = torch.randint(0, MASK, real.shape, generator=random).masked_fill(~real, PAD)
+    delimiters = real & ((places == 3) | (places == 5))
+    syntax = real & (places == 1)
+    return Rows(ids, real, real & (places >= 3), list(range(count)), delimiters, syntax)
+
+
+def apart(function: Callable[..., Any], *arguments: object) -> Any:
+    """What it returns in a process of its own: DeepSpeed keeps to the first device it sees."""
+    return in_fresh_process(function.__name__, _without_choice, function, *arguments)
+
+
+def _without_choice(function: Callable[..., Any], *arguments: object) -> Any:
+    os.environ.pop("DS_ACCELERATOR", None)  # of an earlier test on the CPU
+    return function(*arguments)
