@@ -1,13 +1,13 @@
 """What the tests on a GPU share: the marks they bear, a small model, and rows for it."""
 
 import os
-from collections.abc import Callable
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
 
-from raymdm.benchmarks.memory import in_fresh_process
 from raymdm.diffusion import Rows
 from raymdm.models import Backbone, ModelShape, build_model
 
@@ -49,11 +49,9 @@ def uneven_rows(count: int = 6) -> Rows:
     return Rows(ids, real, real & (places >= 3), list(range(count)), delimiters, syntax)
 
 
-def apart(function: Callable[..., Any], *arguments: object) -> Any:
-    """What it returns in a process of its own: DeepSpeed keeps to the first device it sees."""
-    return in_fresh_process(function.__name__, _without_choice, function, *arguments)
-
-
-def _without_choice(function: Callable[..., Any], *arguments: object) -> Any:
-    os.environ.pop("DS_ACCELERATOR", None)  # of an earlier test on the CPU
-    return function(*arguments)
+def apart(module: str, function: str, *arguments: object) -> None:
+    """Call it in a process of its own: DeepSpeed keeps to the first device that it sees."""
+    called = f"import {module}; {module}.{function}(*{[str(value) for value in arguments]!r})"
+    environment = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    subprocess.run([sys.executable, "-c", called], env=environment, check=True)

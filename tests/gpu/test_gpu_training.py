@@ -1,5 +1,8 @@
-"""A run on a GPU gives what it gives on the CPU, and each can go on with the other's checkpoints."""
+"""A run on a GPU gives what it gives on the CPU; each goes on with the other's checkpoints."""
 
+import functools
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from device import ON_GPU, apart
-from prepared import cut_at, losses_of, start_run, tiny_config, write_prepared
+from prepared import cut_at, start_run, tiny_config, write_prepared
 
+from raymdm.config import Config
 from raymdm.models import load_model
 from raymdm.training import run_in_process
 from raymdm.training.job import Outcome
@@ -54,76 +58,90 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+HALF = {
+    f"half precision, ZeRO {stage}": {
+        "training": {"precision": "bf16"},
+        "deepspeed": {"zero_stage": stage},
+    }
+    for stage in range(4)
+}
+CUT = [(stage, gpus) for stage in (0, 2, 3) for gpus in (1, 0)]
+"""ZeRO stage of a run cut short on the GPU, and where it is to go on."""
+
+
+def configured(run_dir: Path, folder: Path, gpus: int, sections: dict[str, Any]) -> Config:
+    return tiny_config(run_dir, folder, **sections, cluster={"gpus_per_worker": gpus})
+
+
+def train(config: Config, resume: bool = False) -> None:
+    assert run_in_process(start_run(config, resume)) == Outcome("finished", 6)
+
+
+def all_runs(place: str, gpus: str) -> None:
+    """Every run of one device; what went wrong with one is written down beside it."""
+    folder = Path(place) / "prepared"
+
+    def attempt(name: str, sections: dict[str, Any], work: Callable[[Config], None]) -> None:
+        run_dir = Path(place) / name
+        try:
+            work(configured(run_dir, folder, int(gpus), sections))
+        except Exception:
+            Path(f"{run_dir}.error").write_text(traceback.format_exc())
+
+    on_gpu = gpus == "1"
+    for name, sections in (RUNS | HALF if on_gpu else RUNS).items():
+        attempt(f"{name} on {gpus}", sections, train)
+    for stage, end in CUT:
+        sections = {"training": {"checkpoint_every": 2}, "deepspeed": {"zero_stage": stage}}
+        if on_gpu:
+            attempt(f"ZeRO {stage} to {end}", sections, lambda config: cut_at(start_run(config), 5))
+        if int(gpus) == end:
+            attempt(f"ZeRO {stage} to {end}", sections, functools.partial(train, resume=True))
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_prepared(tmp_path_factory.mktemp("data") / "prepared")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all runs are, those of the GPU first."""
+    place = tmp_path_factory.mktemp("runs")
+    write_prepared(place / "prepared")
+    for gpus in (1, 0):
+        apart("test_gpu_training", "all_runs", place, gpus)
+    return place
 
 
-def train(
-    run_dir: Path, folder: Path, gpus: int, sections: dict[str, Any], **more: Any
-) -> pd.DataFrame:
-    config = tiny_config(
-        run_dir, folder, **{**sections, **more, "cluster": {"gpus_per_worker": gpus}}
-    )
-    job = start_run(config)
-    assert run_in_process(job) == Outcome("finished", 6)
-    return pd.read_parquet(job.run.metrics)
+def metrics(place: Path, name: str) -> pd.DataFrame:
+    error = place / f"{name}.error"
+    assert not error.exists(), error.read_text()
+    return pd.read_parquet(place / name / "metrics.parquet")
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_metrics_are_those_of_the_cpu(folder: Path, tmp_path: Path, name: str) -> None:
+def test_metrics_are_those_of_the_cpu(place: Path, name: str) -> None:
     """In fp32 on both."""
-    on_cpu = apart(train, tmp_path / "cpu", folder, 0, {**RUNS[name]})
-    on_gpu = apart(train, tmp_path / "gpu", folder, 1, {**RUNS[name]})
+    on_gpu, on_cpu = (metrics(place, f"{name} on {gpus}") for gpus in (1, 0))
     for column in ("loss", "gradient_norm", "validation_nelbo", "effective_sample_size"):
         np.testing.assert_allclose(on_gpu[column], on_cpu[column], rtol=1e-3, err_msg=column)
     np.testing.assert_allclose(on_gpu["loss"], on_cpu["loss"], rtol=1e-4)
     assert (on_gpu["peak_memory_bytes"] < 2**30).all()  # of the device, not of the process
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_half_precision_stays_near(folder: Path, tmp_path: Path, stage: int) -> None:
-    half = {"training": {"precision": "bf16"}, "deepspeed": {"zero_stage": stage}}
-    wide = apart(train, tmp_path / "fp32", folder, 1, {})
-    narrow = apart(train, tmp_path / "bf16", folder, 1, half)
-    np.testing.assert_allclose(narrow["loss"], wide["loss"], rtol=0.03)
+@pytest.mark.parametrize("name", HALF)
+def test_half_precision_stays_near(place: Path, name: str) -> None:
+    half, wide = (metrics(place, f"{run} on 1")["loss"] for run in (name, "plain"))
+    np.testing.assert_allclose(half, wide, rtol=0.03)
 
 
-def cut_short(run_dir: Path, folder: Path, stage: int) -> None:
-    """To the checkpoint of step 4, on the GPU."""
-    cut_at(start_run(begun(run_dir, folder, stage, gpus=1)), 5)
-
-
-def ended(run_dir: Path, folder: Path, stage: int, gpus: int) -> np.ndarray:
-    job = start_run(begun(run_dir, folder, stage, gpus), resume=True)
-    assert run_in_process(job) == Outcome("finished", 6)
-    return losses_of(job)
-
-
-def begun(run_dir: Path, folder: Path, stage: int, gpus: int) -> Any:
-    return tiny_config(
-        run_dir,
-        folder,
-        training={"checkpoint_every": 2},
-        deepspeed={"zero_stage": stage},
-        cluster={"gpus_per_worker": gpus},
-    )
-
-
-@pytest.mark.parametrize(("stage", "gpus"), [(0, 1), (2, 1), (3, 1), (0, 0), (2, 0)])
-def test_a_run_cut_short_on_a_gpu_resumes_there_and_on_a_cpu(
-    folder: Path, tmp_path: Path, stage: int, gpus: int
+@pytest.mark.parametrize(("stage", "end"), CUT)
+def test_a_run_cut_short_on_a_gpu_goes_on_there_and_on_a_cpu(
+    place: Path, stage: int, end: int
 ) -> None:
-    whole = apart(train, tmp_path / "whole", folder, 1, {})
-    apart(cut_short, tmp_path / "cut", folder, stage)
-    resumed = apart(ended, tmp_path / "cut", folder, stage, gpus)
-    np.testing.assert_allclose(resumed, whole["loss"], rtol=1e-4)
+    resumed, whole = metrics(place, f"ZeRO {stage} to {end}"), metrics(place, "plain on 1")
+    np.testing.assert_allclose(resumed["loss"], whole["loss"], rtol=1e-4)
 
 
-def test_the_model_of_a_run_on_a_gpu_is_an_ordinary_one(folder: Path, tmp_path: Path) -> None:
-    apart(train, tmp_path / "gpu", folder, 1, {})
-    apart(train, tmp_path / "cpu", folder, 0, {})
-    weights = [load_model(tmp_path / name / "model").state_dict() for name in ("gpu", "cpu")]
-    for name, weight in weights[0].items():
+def test_the_model_of_a_run_on_a_gpu_is_an_ordinary_one(place: Path) -> None:
+    models = [load_model(place / f"plain on {gpus}" / "model") for gpus in (1, 0)]
+    on_gpu, on_cpu = (model.state_dict() for model in models)
+    for name, weight in on_gpu.items():
         assert weight.device.type == "cpu"
-        torch.testing.assert_close(weight, weights[1][name], rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(weight, on_cpu[name], rtol=1e-2, atol=1e-3)
