@@ -120,7 +120,8 @@ def cut_at(job: Job, step: int) -> None:
                 raise KeyboardInterrupt
             yield rows
 
-    with process_group_of_one(gpu=False), pytest.raises(KeyboardInterrupt):
+    gpu = job.config.cluster.gpus_per_worker > 0
+    with process_group_of_one(gpu), pytest.raises(KeyboardInterrupt):
         train_worker(job, batches, Checkpoints.direct(job.config, job.run))
 
 
