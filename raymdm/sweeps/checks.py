@@ -11,6 +11,7 @@ from raymdm.sweeps.calibration import CALIBRATION
 from raymdm.sweeps.design import Trial
 from raymdm.training import RunDirectory
 from raymdm.training.job import make_job
+from raymdm.verdict.search import NAME as SEARCH_NAME
 
 
 def check_folder(config: Config) -> None:
@@ -20,9 +21,7 @@ def check_folder(config: Config) -> None:
         CheckpointError: it holds something else, another question or another search.
     """
     folder = Path(config.run_dir).absolute()
-    ours = any(
-        (folder / name).is_file() for name in (manifest.NAME, CALIBRATION, search_record.NAME)
-    )
+    ours = any((folder / name).is_file() for name in (manifest.NAME, CALIBRATION, SEARCH_NAME))
     if folder.exists() and any(folder.iterdir()) and not ours:
         raise CheckpointError(f"{folder} is not empty and is no sweep; choose another run_dir")
     manifest.check_question(config, folder)

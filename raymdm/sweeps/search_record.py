@@ -9,8 +9,8 @@ from raymdm.config import Config
 from raymdm.errors import CheckpointError, RunError
 from raymdm.sweeps.design import Settings
 from raymdm.training.run_directory import read_json, write_json
+from raymdm.verdict.search import NAME
 
-NAME = "search.json"
 State = Literal["running", "complete", "stopped", "diverged", "failed"]
 ENDED = ("complete", "stopped", "diverged")
 """States after which a candidate is not tried again."""

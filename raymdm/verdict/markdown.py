@@ -7,6 +7,7 @@ from raymdm.verdict.cells import Cell
 from raymdm.verdict.compute import COMPUTE_HEADINGS, compute_cells
 from raymdm.verdict.differences import settings_rows
 from raymdm.verdict.noise import NOISE_CAPTION, NOISE_HEADINGS, noise_cells
+from raymdm.verdict.search import SEARCH_CAPTION, SEARCH_HEADINGS, search_cells
 from raymdm.verdict.spread import SPREAD_CAPTION
 from raymdm.verdict.summary import Summary
 from raymdm.verdict.tables import HEADINGS, cells, title
@@ -22,7 +23,7 @@ def render_markdown(summary: Summary) -> str:
         f"# {escaped(Path(summary.results.source).resolve().name)}",
         f"Arms against **{escaped(summary.baseline)}**; the primary metric is "
         f"**{escaped(summary.primary)}**.",
-        _list(summary.sentences),
+        _list([*(each.sentence for each in summary.asked_spreads), *summary.sentences]),
     ]
     for comparison in summary.comparisons:
         verdict = comparison.verdict
@@ -31,6 +32,10 @@ def render_markdown(summary: Summary) -> str:
     if summary.spreads:
         sentences = [each.sentence for each in summary.spreads]
         parts += ["## Spread between seeds", _list(sentences), escaped(SPREAD_CAPTION)]
+    if summary.results.search:
+        rows = [search_cells(row) for row in summary.results.search]
+        table = markdown_table(SEARCH_HEADINGS, rows)
+        parts += ["## Settings chosen", table, escaped(SEARCH_CAPTION)]
     if summary.compute:
         rows = [compute_cells(row) for row in summary.compute]
         parts += ["## Compute", markdown_table(COMPUTE_HEADINGS, rows)]

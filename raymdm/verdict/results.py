@@ -25,6 +25,7 @@ from raymdm.verdict.run_files import (
     read_row,
     seed_of,
 )
+from raymdm.verdict.search import read_search
 from raymdm.verdict.sequential import SequentialDesign
 
 
@@ -64,6 +65,10 @@ class Results:
     """Whether the primary metric was fixed before the runs, as in a sweep."""
     extended: bool = False
     """Whether runs were added to the design after others had ended."""
+    question: str = "means"
+    """What the runs were made to compare: `means` or `spread`."""
+    search: tuple[dict[str, Any], ...] = ()
+    """How every arm's settings were chosen, as `read_search` says."""
     varied: tuple[str, ...] | None = None
     """The streams that differ between the seeds; None means all of them."""
     until: SequentialDesign | None = None
@@ -166,7 +171,14 @@ def read_sweep(path: str | Path) -> Results:
     )
     extended = bool(design.get("extended_after_results"))
     varied = None if design.get("vary") is None else tuple(map(str, design["vary"]))
-    return replace(results, extended=extended, until=until, varied=varied)
+    return replace(
+        results,
+        extended=extended,
+        until=until,
+        varied=varied,
+        question=str(design.get("question") or "means"),
+        search=tuple(read_search(folder)),
+    )
 
 
 def read_runs(paths: Sequence[str | Path]) -> Results:

@@ -12,6 +12,7 @@ from raymdm.verdict.differences import differing_settings
 from raymdm.verdict.noise import noise_per_arm
 from raymdm.verdict.outcomes import LOST
 from raymdm.verdict.results import Metric, Results, choose_metric
+from raymdm.verdict.search import edge_notes
 from raymdm.verdict.sequential import look
 from raymdm.verdict.spread import Spread, spreads
 from raymdm.verdict.tally import retry_note, tally
@@ -70,6 +71,21 @@ class Summary:
         return [text for comparison in self.comparisons for text in comparison.sentences]
 
     @property
+    def asked_spreads(self) -> list[Spread]:
+        """What comes first where the runs were made to compare spreads; empty elsewhere."""
+        return self.primary_spreads if self.results.question == "spread" else []
+
+    @property
+    def primary_spreads(self) -> list[Spread]:
+        """The spreads of the primary metric."""
+        return [
+            each
+            for comparison in self.comparisons
+            if comparison.primary
+            for each in comparison.spreads
+        ]
+
+    @property
     def spreads(self) -> list[Spread]:
         """The spread between seeds of every arm, in the same order."""
         return [each for comparison in self.comparisons for each in comparison.spreads]
@@ -96,6 +112,7 @@ class Summary:
             "source": self.results.source,
             "path": self.results.path,
             "baseline": self.baseline,
+            "question": self.results.question,
             "primary_metric": self.primary,
             "margin": self.margin,
             "varied": None if self.results.varied is None else list(self.results.varied),
@@ -105,6 +122,7 @@ class Summary:
             "noise": json_safe(self.noise),
             "settings": json_safe(self.settings),
             "tally": json_safe(self.tally),
+            "search": json_safe(list(self.results.search)),
             "sentences": self.sentences,
             "notes": list(self.notes),
             "runs": json_safe(runs.to_dict("records")),
@@ -152,7 +170,12 @@ def summarise(
         noise=noise_per_arm(results),
         settings=differing_settings(results),
         tally=counts,
-        notes=(*_notes(results, primary), *found, *_item_notes(comparisons)),
+        notes=(
+            *_notes(results, primary),
+            *edge_notes(results.search),
+            *found,
+            *_item_notes(comparisons),
+        ),
     )
 
 
@@ -195,6 +218,8 @@ def _item_notes(comparisons: tuple[Comparison, ...]) -> list[str]:
 def _notes(results: Results, primary: str) -> tuple[str, ...]:
     """What a reader of the verdicts should know besides."""
     notes = []
+    if results.question == "spread":
+        notes.append("the runs were made to compare spreads; verdicts on means stand beside them")
     if results.until is not None:
         notes.append(
             f"seeds were added until the verdict on {results.until.metric} was decided, by a "

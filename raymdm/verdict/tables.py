@@ -10,6 +10,7 @@ from raymdm.verdict.compute import COMPUTE_HEADINGS, compute_cells
 from raymdm.verdict.decision import ArmVerdict, Verdict
 from raymdm.verdict.details import DETAIL_HEADINGS, coverage_lines, detail_cells, variances_seen
 from raymdm.verdict.noise import NOISE_HEADINGS, noise_cells
+from raymdm.verdict.search import SEARCH_HEADINGS, search_cells
 from raymdm.verdict.summary import Comparison, Summary
 from raymdm.verdict.wording import decimals, interval, number, p_value, ratio, ratio_interval
 
@@ -94,6 +95,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     and noise.
     """
     console.print()
+    for each in summary.asked_spreads:
+        console.print(Text(f"• {each.sentence}"))
     for text in summary.sentences:
         console.print(Text(f"• {text}"))
     console.print()
@@ -106,10 +109,14 @@ def print_summary(summary: Summary, console: Console) -> None:
             console.print(as_table(DETAIL_HEADINGS, rows))
             for text in coverage_lines(verdict):
                 console.print(Text(text, style="dim"))
-    if summary.spreads:
+    primary = [] if summary.asked_spreads else summary.primary_spreads
+    if primary:
         console.print(Text("\nspread between seeds", style="bold"))
-        for each in summary.spreads:
+        for each in primary:
             console.print(Text(f"• {each.sentence}"))
+    if summary.results.search:
+        rows = [search_cells(row) for row in summary.results.search]
+        console.print(as_table(SEARCH_HEADINGS, rows))
     if summary.compute:
         console.print(as_table(COMPUTE_HEADINGS, [compute_cells(row) for row in summary.compute]))
     if summary.noise:
