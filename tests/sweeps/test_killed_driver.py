@@ -49,8 +49,7 @@ def _verdict(runs: Path) -> dict[str, Any]:
 def test_a_killed_sweep_goes_on_with_what_is_missing(ray_cluster: None, tmp_path: Path) -> None:
     folder = write_prepared(tmp_path / "data")
     arms = {"standard": {}, "mirror": {"configs": ["estimators/mirror"]}}
-    search = {"axes": {"training.learning_rate": {"choice": [1e-3, 1e-2]}}, "seeds": [9]}
-    design = {"arms": arms, "seeds": [0, 1, 2], "search": search}
+    design = {"arms": arms, "seeds": [0, 1]}
     config, undisturbed = (
         tiny_config(tmp_path / name, folder, sweep=design, compare={"metric": "nelbo"})
         for name in ("killed", "undisturbed")
@@ -63,7 +62,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(ray_cluster: None, tmp_path
     with open(tmp_path / "log.txt", "wb") as log:
         driver = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            _wait(lambda: len(_finished(runs)) >= 2, driver)
+            _wait(lambda: len(_finished(runs)) >= 1, driver)
         finally:
             writers = _writers(driver)
             driver.send_signal(signal.SIGKILL)
@@ -72,14 +71,12 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(ray_cluster: None, tmp_path
     assert writers
     assert not psutil.wait_procs(writers, timeout=PATIENCE)[1]
     before = _finished(runs)
-    searched = (runs / "search.json").read_bytes()
-    assert 2 <= len(before) < 6
+    assert 1 <= len(before) < 4
 
     subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
     after = _finished(runs)
-    assert len(after) == 6
+    assert len(after) == 4
     assert {path: after[path] for path in before} == before
-    assert (runs / "search.json").read_bytes() == searched
     attempts = [
         trial["attempts"] for trial in json.loads((runs / "sweep.json").read_text())["trials"]
     ]
