@@ -20,6 +20,7 @@ from raymdm.training import RunDirectory
 from raymdm.training.job import Job, make_job
 from raymdm.verdict.power import Reach, can_reach, reach
 from raymdm.verdict.results import read_sweep
+from raymdm.verdict.spread_power import detectable_sd_ratio
 from raymdm.verdict.statistics import spread
 
 
@@ -84,7 +85,9 @@ class Plan:
         at_once: trials at the same time.
         longest: seconds of the longest trial to run.
         while_running: most bytes that the trials at the same time need besides what stays.
-        reach: what the design can show.
+        reach: what the design can show of means.
+        sd_ratio: the smallest ratio of standard deviations that the test of spreads sees with 80%
+            power, or its inverse; infinite where it sees none.
         metric: the primary one.
         sd: the standard deviation between seeds, NaN where it is not known.
         sd_source: where it comes from.
@@ -101,6 +104,7 @@ class Plan:
     longest: float
     while_running: float
     reach: Reach
+    sd_ratio: float
     metric: str
     sd: float
     sd_source: str
@@ -171,6 +175,7 @@ def make_plan(
         longest,
         running * at_once,
         reach(seeds, len(sweep.arms) - 1),
+        detectable_sd_ratio(seeds, seeds, len(sweep.arms) - 1),
         config.compare.metric,
         known,
         source,

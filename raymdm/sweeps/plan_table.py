@@ -83,10 +83,14 @@ def _powers(plan: Plan) -> list[str]:
         value = f"{seen.difference * plan.sd:.2g}"
         units = f" ({value} in {plan.metric} at an sd of {plan.sd:.2g}, {plan.sd_source})"
     compared = "1 comparison" if seen.comparisons == 1 else f"{seen.comparisons} comparisons (Holm)"
+    found = (
+        f"ratios of sds from {plan.sd_ratio:.2g}"
+        if isfinite(plan.sd_ratio)
+        else "no ratio of sds, whatever it is (take more seeds)"
+    )
     lines = [
         f"with 80% power {plan.seeds} seeds an arm and {compared} show differences of means from "
-        f"{seen.difference:.2f} sd between seeds{units}, and ratios of sds from "
-        f"{seen.sd_ratio:.2g}",
+        f"{seen.difference:.2f} sd between seeds{units}, and {found} (Brown and Forsythe's test)",
     ]
     if seen.rests_on_normality:
         lines.append(

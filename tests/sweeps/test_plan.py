@@ -1,6 +1,7 @@
 """The plan of a sweep: what it costs, what it can show, and that it trains nothing."""
 
 import io
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from raymdm.sweeps.plan_table import duration, print_plan
 from raymdm.training import RunDirectory, run_in_process
 from raymdm.training.run_directory import write_json
 from raymdm.verdict.power import reach
+from raymdm.verdict.spread_power import detectable_sd_ratio
 
 PROBE = {"rates": 8, "rows": 4, "masks": 1}
 ARMS = {
@@ -103,7 +105,12 @@ def test_the_plan_says_what_the_design_can_show(folder: Path, tmp_path: Path) ->
     text = " ".join(_shown(plan).split())
     assert f"from {seen.difference:.2f} sd between seeds" in text
     assert f"({0.1 * seen.difference:.2g} in accuracy at an sd of 0.1, as given)" in text
-    assert f"ratios of sds from {seen.sd_ratio:.2g}" in text
+    assert plan.sd_ratio == detectable_sd_ratio(4, 4, 2) == inf
+    assert "and no ratio of sds, whatever it is" in text
+    more = _config(tmp_path / "runs", folder, sweep={"seeds": list(range(24))})
+    plan = plan_sweep(more, rate=RATE)
+    assert plan.sd_ratio < 3
+    assert f"ratios of sds from {plan.sd_ratio:.2g} (Brown" in " ".join(_shown(plan).split())
     assert "rest on normality" in text  # 2 / 70 twice is above 0.05
     assert "the seeds vary mask, time only" in text
 
