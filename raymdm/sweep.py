@@ -108,8 +108,9 @@ def plan_sweep(
         UserError: design, data or directory do not fit.
     """
     check_primary_test(config)
+    trials = make_design(config)
     check_folder(config)
-    check_arms(make_design(config))
+    check_arms(trials)
 
     def measuring(arm: str) -> None:
         typer.echo(f"{arm}: measuring {steps} steps", err=True)
@@ -132,8 +133,9 @@ def sweep(config: Config, *, verbose: bool = False) -> None:
         UserError: design, data, directory or cluster do not fit.
         RunError: trials that never finished, after their retries.
     """
+    trials = make_design(config)
     check_folder(config)
-    check_arms(make_design(config))
+    check_arms(trials)
     with start_ray(config.cluster.address, verbose=verbose):
         check_fits(config, choose_path(config))
         trials = run_stages(config)
