@@ -34,7 +34,6 @@ from raymdm.sweeps.plan import Plan, check_primary_test, make_plan, row_tokens
 from raymdm.sweeps.plan_table import print_plan
 from raymdm.sweeps.stages import run_stages
 from raymdm.sweeps.trial import has_ended
-from raymdm.training import RunDirectory
 
 
 @reports_errors
@@ -140,7 +139,7 @@ def sweep(config: Config, *, verbose: bool = False) -> None:
         check_fits(config, choose_path(config))
         trials = run_stages(config)
     compare_sweep(Path(config.run_dir))
-    lost = [trial.name for trial in trials if not has_ended(RunDirectory(trial.config.run_dir))]
+    lost = [trial.name for trial in trials if not has_ended(trial)]
     if lost:
         raise RunError(
             f"{len(lost)} of {len(trials)} trials did not finish: {', '.join(lost[:5])}; the same "

@@ -8,6 +8,8 @@ from raymdm.verdict import SequentialDesign, look, read_sweep
 from raymdm.verdict.results import ACCURACY, NELBO
 from raymdm.verdict.sequential import Decision
 
+_METRICS = {metric.name: metric for metric in (ACCURACY, NELBO)}
+
 
 def sequential_design(config: Config) -> SequentialDesign | None:
     """The looks that the configuration asks for; None under `sweep.until: all`.
@@ -19,7 +21,7 @@ def sequential_design(config: Config) -> SequentialDesign | None:
     if sweep.until == "all" or margin is None:
         return None
     baseline = sweep.baseline or next(iter(sweep.arms))
-    metric = next(each for each in (ACCURACY, NELBO) if each.name == config.compare.metric)
+    metric = _METRICS[config.compare.metric]
     return SequentialDesign(
         arms=(baseline, *(arm for arm in sweep.arms if arm != baseline)),
         seeds=tuple(sweep.seeds),
@@ -40,5 +42,4 @@ def first_seeds(trials: list[Trial], seeds: tuple[int, ...]) -> list[Trial]:
 def decide(design: SequentialDesign, sweep_dir: Path) -> Decision:
     """What the looks say of the runs that are there; the first one's seeds where none are."""
     results = read_sweep(sweep_dir)
-    metric = ACCURACY if design.metric == ACCURACY.name else NELBO
-    return look(design, results.table(metric, results.settings[0]))
+    return look(design, results.table(_METRICS[design.metric], results.settings[0]))

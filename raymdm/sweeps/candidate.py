@@ -1,20 +1,18 @@
 """One candidate of a search: its runs, trained rung by rung, scored by the held-out NELBO."""
 
 import math
-import sys
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-from ray import tune
 
-from raymdm.command import import_modules, quiet
+from raymdm.command import import_modules
 from raymdm.config.sweep import HalvingSection
 from raymdm.errors import DataError, RunError, UserError
 from raymdm.sweeps.design import Trial
-from raymdm.sweeps.trial import RunPath
-from raymdm.training import RunDirectory, run_in_process, run_trainer
-from raymdm.training.checkpoint import clear_up
+from raymdm.sweeps.kept_process import KeptProcess
+from raymdm.sweeps.trial import RunPath, train
+from raymdm.training import RunDirectory
 from raymdm.training.job import make_job
 
 
@@ -46,9 +44,7 @@ def train_until(trial: Trial, path: RunPath, steps: int) -> float:
         )
     RunDirectory.open(trial.config, job.manifest.fingerprint, resume=True)
     run.write_status(arm=trial.arm, seed=trial.seed)
-    run.begin(job.steps)
-    job = replace(job, pause_at=steps)
-    outcome = run_in_process(job) if path == "process" else run_trainer(job)
+    outcome = train(replace(job, pause_at=steps), path)
     if outcome.state == "diverged":
         return math.inf
     found = _measured(run, steps)
@@ -66,7 +62,7 @@ def _measured(run: RunDirectory, steps: int) -> float | None:
     return float(there.iloc[-1]) if len(there) else None
 
 
-class CandidateTrial(tune.Trainable):
+class CandidateTrial(KeptProcess):
     """A step is a rung: every seed is trained up to it, and their mean is reported."""
 
     def setup(
@@ -77,8 +73,7 @@ class CandidateTrial(tune.Trainable):
         folder: str,
     ) -> None:
         """Once per process: the rungs, how trials run, and where the user's modules are."""
-        quiet(verbose=False)
-        sys.path.insert(0, folder)
+        self.prepare(folder)
         self.rungs, self.factor = (halving.rungs, halving.factor) if halving else (1, 2)
         self.path, self.rung = path, 0
 
@@ -101,9 +96,6 @@ class CandidateTrial(tune.Trainable):
         self.rung += 1
         # Where an earlier call stopped it, it only says again what it was stopped for.
         last = until == steps or math.inf in scores or until == self.config["stopped_at"]
-        if last:
-            for trial in runs:
-                clear_up(trial.config, RunDirectory(trial.config.run_dir))
         return {
             "score": sum(scores) / len(scores),
             "scores": scores,
@@ -114,12 +106,6 @@ class CandidateTrial(tune.Trainable):
         }
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """The next candidate needs nothing of the last one."""
-        self.config, self.rung = new_config, 0
-        return True
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the run directories are the state."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: the run directories are the state."""
+        """The next candidate begins at its first rung."""
+        self.rung = 0
+        return super().reset_config(new_config)

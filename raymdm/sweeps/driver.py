@@ -16,47 +16,39 @@ import ray
 from ray import tune
 
 from raymdm.cluster import check_cluster, worker_slots
-from raymdm.command import quiet
 from raymdm.config import Config
 from raymdm.errors import ClusterError
 from raymdm.sweeps.design import Trial
+from raymdm.sweeps.kept_process import KeptProcess
 from raymdm.sweeps.manifest import write_manifest
 from raymdm.sweeps.trial import has_ended, run_trial
-from raymdm.training import RunDirectory
 from raymdm.training.launch import READING_CPUS
 
 # CPUs of the process that only starts a trainer.
 _DRIVER_CPUS = 0.1
 
 
-def run_sweep(
-    config: Config,
-    trials: list[Trial],
-    report: Callable[[Trial], None],
-    planned: list[Trial] | None = None,
-) -> None:
+def run_sweep(config: Config, trials: list[Trial], report: Callable[[Trial], None]) -> None:
     """Run what is missing of the trials; Ray must be initialised.
 
     Args:
         config: the sweep's configuration.
-        trials: to run.
+        trials: all that are planned so far.
         report: called after each trial that ends, in this process.
-        planned: all trials that `sweep.json` lists, where these are only some of them.
 
     Raises:
         ClusterError: a trial that can never fit the cluster.
     """
-    planned = planned or trials
     sweep_dir = Path(config.run_dir).absolute()
     path = choose_path(config)
     concurrency = check_fits(config, path)
-    pending = [t for t in trials if not has_ended(RunDirectory(t.config.run_dir))]
-    write_manifest(config, planned, sweep_dir, path)
+    pending = [t for t in trials if not has_ended(t)]
+    write_manifest(config, trials, sweep_dir, path)
     if not pending:
         return
 
     def ended(name: str) -> None:
-        write_manifest(config, planned, sweep_dir, path)
+        write_manifest(config, trials, sweep_dir, path)
         report(next(trial for trial in trials if trial.name == name))
 
     here = {"pending": {t.name: t for t in pending}, "path": path, "folder": os.getcwd()}
@@ -70,7 +62,7 @@ def run_sweep(
         param_space={"trial": tune.grid_search([t.name for t in pending])},
         callbacks=[Ended(ended)],
     )
-    write_manifest(config, planned, sweep_dir, path)
+    write_manifest(config, trials, sweep_dir, path)
 
 
 def run_tuner(
@@ -171,32 +163,20 @@ def check_fits(config: Config, path: str) -> int:
 _ADVICE = "set a smaller cluster.workers, cluster.cpus_per_worker or sweep.cpus_per_trial"
 
 
-class SweepTrial(tune.Trainable):
-    """Runs one trial as its only step; the process is then reset for the next one."""
+class SweepTrial(KeptProcess):
+    """Runs one trial as its only step."""
 
     def setup(
         self, config: dict[str, Any], pending: dict[str, Trial], path: Any, folder: str
     ) -> None:
         """Once per process: where the user's modules are, and the trials by name."""
-        quiet(verbose=False)
-        sys.path.insert(0, folder)
+        self.prepare(folder)
         self.pending, self.path = pending, path
 
     def step(self) -> dict[str, Any]:
         """The whole trial."""
         trial = self.pending[self.config["trial"]]
         return {"state": run_trial(trial, self.path), "done": True}
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """The next trial needs nothing of the last one."""
-        self.config = new_config
-        return True
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the run directory is the state."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: the run directory is the state."""
 
 
 class Ended(tune.Callback):

@@ -234,7 +234,7 @@ def _arm(
         passes.append(counted)
         steps.append(job.steps)
         disk += bytes_kept(trial.config, job)
-        if not has_ended(RunDirectory(trial.config.run_dir)):
+        if not has_ended(trial):
             seconds.append(per_pass * counted.work)
     first = trials[0].config
     forwards = [each.forwards for each in passes]

@@ -17,9 +17,10 @@ from raymdm.sweeps.candidate import CandidateTrial
 from raymdm.sweeps.design import Trial, make_candidate
 from raymdm.sweeps.driver import check_fits, choose_path, run_tuner, trial_resources
 from raymdm.sweeps.proposals import Proposals, make_proposals
-from raymdm.sweeps.search_record import ENDED, Candidate, SearchRecord, State
+from raymdm.sweeps.search_record import SearchRecord
 from raymdm.training import RunDirectory
 from raymdm.training.checkpoint import clear_up
+from raymdm.verdict.candidates import ENDED, Candidate, State
 
 Watch = Callable[[Candidate, int, int], None]
 """Called with a candidate that ended, how many have, and of how many."""
@@ -58,7 +59,7 @@ def run_search(
             )
 
         def ended(candidate: Candidate) -> None:
-            if candidate.state == "stopped":
+            if candidate.state in ENDED:
                 for trial in runs(candidate):
                     clear_up(trial.config, RunDirectory(trial.config.run_dir))
             watch(candidate, sum(each.state in ENDED for each in record.candidates), total)
@@ -139,9 +140,6 @@ class CandidateSearch(Searcher):
         self.record.save()
         return candidate
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Called by Tune after a rung that is not the last."""
-
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
@@ -160,8 +158,9 @@ class CandidateSearch(Searcher):
             done: State = "complete" if result["complete"] else "stopped"
             candidate.state = done if math.isfinite(candidate.score) else "diverged"
             self._tell(candidate)
-        self.record.save()
+        # Before it is on record: what a kill leaves here would never be cleared up.
         self.ended(candidate)
+        self.record.save()
 
     def _tell(self, candidate: Candidate) -> None:
         complete = candidate.state != "stopped"

@@ -1,54 +1,13 @@
 """`search.json`: every candidate of a sweep's search, what it came to, and what was chosen."""
 
-from dataclasses import asdict, dataclass, field
-from math import inf, isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from raymdm.config import Config
 from raymdm.errors import CheckpointError, RunError
-from raymdm.sweeps.design import Settings
 from raymdm.training.run_directory import read_json, write_json
+from raymdm.verdict.candidates import Candidate, best
 from raymdm.verdict.search import NAME
-
-State = Literal["running", "complete", "stopped", "diverged", "failed"]
-ENDED = ("complete", "stopped", "diverged")
-"""States after which a candidate is not tried again."""
-
-
-@dataclass
-class Candidate:
-    """Settings of one arm, trained with every seed of the search.
-
-    Attributes:
-        arm: whose.
-        number: from 0, within the arm.
-        settings: hyperparameters by dotted key.
-        state: `complete` (trained to the end), `stopped` (behind at a rung), `diverged` (with at
-            least one seed), `failed` (lost to infrastructure or a mistake), `running`.
-        steps: optimiser steps after which the scores were measured.
-        scores: held-out NELBO in nats per token, in the order of the search's seeds; infinity where
-            the run diverged.
-        message: why it failed.
-    """
-
-    arm: str
-    number: int
-    settings: Settings
-    state: State = "running"
-    steps: int = 0
-    scores: list[float] = field(default_factory=list)
-    message: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Unique in the sweep."""
-        return f"{self.arm}-candidate{self.number}"
-
-    @property
-    def score(self) -> float:
-        """Mean over the seeds; infinity where one diverged or none is there."""
-        return sum(self.scores) / len(self.scores) if self.scores else inf
 
 
 class SearchRecord:
@@ -76,22 +35,16 @@ class SearchRecord:
                     f"{self.file}: the search began with {key} {was!r}, here it is {value!r}; "
                     "choose another run_dir"
                 )
-        self.candidates = [
-            Candidate(**{**each, "scores": [inf if s is None else s for s in each["scores"]]})
-            for each in found.get("candidates", [])
-        ]
+        self.candidates = [Candidate.from_dict(each) for each in found.get("candidates", [])]
 
     def of(self, arm: str) -> list[Candidate]:
         """The candidates of an arm."""
         return [each for each in self.candidates if each.arm == arm]
 
     def save(self) -> None:
-        """Write the file. JSON has no infinity: a diverged score is null."""
+        """Write the file."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        rows = [
-            {**asdict(each), "scores": [s if isfinite(s) else None for s in each.scores]}
-            for each in self.candidates
-        ]
+        rows = [each.to_dict() for each in self.candidates]
         write_json(self.file, {"question": self.question, "candidates": rows})
 
     def best(self) -> dict[str, Candidate]:
@@ -102,12 +55,12 @@ class SearchRecord:
         """
         chosen = {}
         for arm in self.question["arms"]:
-            complete = [each for each in self.of(arm) if each.state == "complete"]
-            if not complete:
+            found = best(self.of(arm))
+            if found is None:
                 states = ", ".join(f"{c.settings} {c.state}" for c in self.of(arm)) or "none ended"
                 raise RunError(
                     f"{self.file}: no candidate of arm {arm!r} was trained to its end ({states}); "
                     "search other values (sweep.search.axes) in another run_dir"
                 )
-            chosen[arm] = min(complete, key=lambda each: each.score)
+            chosen[arm] = found
         return chosen

@@ -18,10 +18,11 @@ from raymdm.sweeps.design import Settings, Trial, make_design
 from raymdm.sweeps.driver import choose_path, run_sweep, trial_resources
 from raymdm.sweeps.live import watch_trials
 from raymdm.sweeps.search import run_search
-from raymdm.sweeps.search_record import Candidate
 from raymdm.sweeps.trial import has_ended
 from raymdm.training import RunDirectory
 from raymdm.training.job import make_job
+from raymdm.verdict.candidates import Candidate
+from raymdm.verdict.results import setting_label
 from raymdm.verdict.sequential import replay
 
 _CALIBRATION_STEPS = 20
@@ -40,7 +41,8 @@ def run_stages(config: Config) -> list[Trial]:
     chosen = None if config.sweep.search is None else _search(config, seconds)
     trials = make_design(config, chosen=chosen, seconds_per_pass=seconds)
     check_runs(trials)
-    check_arms(trials)
+    if seconds is not None or chosen is not None:  # else they were checked as they are
+        check_arms(trials)
     return _run(config, trials)
 
 
@@ -53,7 +55,7 @@ def _run(config: Config, trials: list[Trial]) -> list[Trial]:
     planned = trials if decision is None else first_seeds(trials, decision.seeds)
     settings = f" x {sweep.samples} settings" if sweep.axes else ""
     most = "" if design is None else f", at most {len(trials)}: looks at {design.looks} seeds"
-    missing = sum(not _ended(trial) for trial in planned)
+    missing = sum(not has_ended(trial) for trial in planned)
     _say(
         f"{len(planned)} trials ({len(sweep.arms)} arms x {len(planned) // len(sweep.arms)} "
         f"seeds{settings}){most}, {missing} to run, {_steps(trials)} steps each; sweep directory "
@@ -61,7 +63,7 @@ def _run(config: Config, trials: list[Trial]) -> list[Trial]:
     )
     with watch_trials("trials", planned, config.compare.metric) as watch:
         run_sweep(config, planned, watch)
-        while design is not None and all(map(_ended, planned)):
+        while design is not None and all(map(has_ended, planned)):
             decision = decide(design, folder)
             words = ", ".join(f"{row.arm} {row.word}" for row in decision.arms)
             _say(f"look {decision.look} of {len(design.looks)}: {words}")
@@ -85,11 +87,12 @@ def _search(config: Config, seconds: dict[str, float] | None) -> dict[str, Setti
 
     def ended(candidate: Candidate, count: int, total: int) -> None:
         what = candidate.message or f"NELBO {candidate.score:.4f} after {candidate.steps} steps"
-        _say(f"[{count}/{total}] {candidate.name} {_shown(candidate)}: {candidate.state}, {what}")
+        label = setting_label(candidate.settings)
+        _say(f"[{count}/{total}] {candidate.name} {label}: {candidate.state}, {what}")
 
     best = run_search(config, seconds, ended)
     for arm, candidate in best.items():
-        _say(f"{arm}: {_shown(candidate)}, NELBO {candidate.score:.4f}")
+        _say(f"{arm}: {setting_label(candidate.settings)}, NELBO {candidate.score:.4f}")
     return {arm: candidate.settings for arm, candidate in best.items()}
 
 
@@ -120,17 +123,6 @@ def _steps(trials: list[Trial]) -> str:
         return str(make_job(trials[0].config, RunDirectory(trials[0].config.run_dir)).steps)
     ends = sorted({min(filter(None, given)), max(filter(None, given))})
     return " to ".join(map(str, ends))
-
-
-def _ended(trial: Trial) -> bool:
-    return has_ended(RunDirectory(trial.config.run_dir))
-
-
-def _shown(candidate: Candidate) -> str:
-    return ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in candidate.settings.items()
-    )
 
 
 def _say(text: str) -> None:

@@ -12,7 +12,7 @@ from raymdm.evaluations.run import evaluate_run
 from raymdm.sweeps.design import Trial
 from raymdm.training import RunDirectory, run_in_process, run_trainer
 from raymdm.training.checkpoint import clear_up
-from raymdm.training.job import make_job
+from raymdm.training.job import Job, Outcome, make_job
 
 RunPath = Literal["process", "trainer"]
 
@@ -29,7 +29,7 @@ def run_trial(trial: Trial, path: RunPath) -> str:
     retried by the caller.
     """
     run = RunDirectory(trial.config.run_dir)
-    if has_ended(run):
+    if has_ended(trial):
         return trial_state(run)
     try:
         return _run(trial, run, path)
@@ -39,6 +39,12 @@ def run_trial(trial: Trial, path: RunPath) -> str:
         if isinstance(error, UserError):
             return "failed"
         raise
+
+
+def train(job: Job, path: RunPath) -> Outcome:
+    """Train a run whose directory is open, from its checkpoint if there is one."""
+    job.run.begin(job.steps)
+    return run_in_process(job) if path == "process" else run_trainer(job)
 
 
 def _run(trial: Trial, run: RunDirectory, path: RunPath) -> str:
@@ -53,8 +59,7 @@ def _run(trial: Trial, run: RunDirectory, path: RunPath) -> str:
     run.write_status(arm=trial.arm, seed=trial.seed, attempts=attempts)
     import_modules(config.imports)
     if not trained:
-        run.begin(job.steps)
-        outcome = run_in_process(job) if path == "process" else run_trainer(job)
+        outcome = train(job, path)
         if outcome.state == "stopped":
             raise StoppedError(f"{run.path}: stopped after step {outcome.step} ({outcome.message})")
         if outcome.state == "diverged":
@@ -84,9 +89,9 @@ def trial_state(run: RunDirectory) -> str:
     return state
 
 
-def has_ended(run: RunDirectory) -> bool:
+def has_ended(trial: Trial) -> bool:
     """Whether a trial needs no further attempt: it is finished and scored, or diverged."""
-    return trial_state(run) in ENDS
+    return trial_state(RunDirectory(trial.config.run_dir)) in ENDS
 
 
 def trial_record(trial: Trial, sweep_dir: Any) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """What a sweep's search tried before the runs of the verdict, from its `search.json`."""
 
 from collections.abc import Mapping, Sequence
-from math import inf
 from pathlib import Path
 from typing import Any
 
 from raymdm.errors import DataError
+from raymdm.verdict.candidates import Candidate, best
 from raymdm.verdict.cells import Cell
 from raymdm.verdict.run_files import read_mapping
 from raymdm.verdict.wording import NOTHING
@@ -43,9 +43,9 @@ def read_search(folder: Path) -> list[dict[str, Any]]:
     content = read_mapping(file)
     try:
         seeds = len(content["question"]["seeds"])
-        by_arm: dict[str, list[dict[str, Any]]] = {arm: [] for arm in content["question"]["arms"]}
-        for candidate in content["candidates"]:
-            by_arm[candidate["arm"]].append({**candidate, "score": _score(candidate)})
+        by_arm: dict[str, list[Candidate]] = {arm: [] for arm in content["question"]["arms"]}
+        for each in map(Candidate.from_dict, content["candidates"]):
+            by_arm[each.arm].append(each)
         return [_arm(arm, seeds, found) for arm, found in by_arm.items() if found]
     except (KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -87,26 +87,19 @@ def edge_notes(search: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _arm(arm: str, seeds: int, candidates: list[dict[str, Any]]) -> dict[str, Any]:
-    complete = [each for each in candidates if each["state"] == "complete"]
-    best = min(complete, key=lambda each: each["score"], default=None)
+def _arm(arm: str, seeds: int, candidates: list[Candidate]) -> dict[str, Any]:
+    chosen = best(candidates)
     return {
         "arm": arm,
         "seeds": seeds,
-        "chosen": None if best is None else best["settings"],
-        "score": None if best is None else best["score"],
+        "chosen": None if chosen is None else chosen.settings,
+        "score": None if chosen is None else chosen.score,
         "others": [
-            (each["settings"], each["score"] if each in complete else each["state"])
+            (each.settings, each.score if each.state == "complete" else each.state)
             for each in candidates
-            if each is not best
+            if each is not chosen
         ],
     }
-
-
-def _score(candidate: Mapping[str, Any]) -> float:
-    scores = candidate["scores"]
-    known = scores and all(score is not None for score in scores)
-    return float(sum(scores) / len(scores)) if known else inf
 
 
 def _shown(settings: Mapping[str, Any]) -> str:

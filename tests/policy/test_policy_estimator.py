@@ -181,6 +181,11 @@ def expected_gradient(
     return -gradient((weight * per_row).sum(), model)
 
 
+def expected_reward(played: list[Game]) -> Tensor:
+    """Over all paths, each with its probability."""
+    return sum(torch.stack(game.chances).prod() * reward(game.final) for game in played)
+
+
 def same(found: Tensor, wanted: Tensor) -> None:
     """Up to the float32 in which traces keep probabilities."""
     assert float((found - wanted).norm() / wanted.norm()) < 1e-5
@@ -204,7 +209,7 @@ def test_final_rewards_on_all_masked_positions_are_the_policy_gradient(
     played = rollouts(model, settings, monkeypatch)
     finals = [tuple(rollout.trace.states[-1].tolist()) for rollout in played]
     assert finals == [game.final for game in by_hand]
-    value = sum(torch.stack(game.chances).prod() * reward(game.final) for game in by_hand)
+    value = expected_reward(by_hand)
     advantages = [[reward(final)] * N for final in finals]
     found = expected_gradient(model, played, advantages, settings, total=True, after_eos=True)
     same(found, gradient(value, model))
@@ -215,9 +220,7 @@ def test_the_policy_gradient_is_that_of_finite_differences(model: Backbone):
     settings = settings_of("probability", "running_max")
 
     def value() -> Tensor:
-        return sum(
-            torch.stack(game.chances).prod() * reward(game.final) for game in games(model, settings)
-        )
+        return expected_reward(games(model, settings))
 
     exact = gradient(value(), model)
     way = torch.randn(exact.shape, generator=GENERATOR, dtype=torch.float64)
@@ -238,7 +241,7 @@ def test_revealed_positions_are_enough_only_where_the_order_does_not_depend_on_t
     settings = settings_of(confidence, remasking)
     by_hand = games(model, settings)
     played = rollouts(model, settings, monkeypatch)
-    value = sum(torch.stack(game.chances).prod() * reward(game.final) for game in by_hand)
+    value = expected_reward(by_hand)
     found = expected_gradient(
         model,
         played,

@@ -17,9 +17,10 @@ from raymdm.sweeps.candidate import rung_steps, train_until
 from raymdm.sweeps.checks import check_folder
 from raymdm.sweeps.design import make_candidate
 from raymdm.sweeps.search import CandidateSearch
-from raymdm.sweeps.search_record import Candidate, SearchRecord
+from raymdm.sweeps.search_record import SearchRecord
 from raymdm.training import RunDirectory
 from raymdm.verdict import read_sweep
+from raymdm.verdict.candidates import Candidate
 
 AXIS = "training.learning_rate"
 RATES = [1e-4, 1e-2, 1e30]

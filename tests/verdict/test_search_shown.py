@@ -17,7 +17,8 @@ KEY = "training.learning_rate"
 
 
 def _candidate(arm: str, rate: float, state: str, scores: list[float | None]) -> dict[str, Any]:
-    return {"arm": arm, "settings": {KEY: rate}, "state": state, "scores": scores}
+    settings = {KEY: rate}
+    return {"arm": arm, "number": 0, "settings": settings, "state": state, "scores": scores}
 
 
 def _write(folder: Path) -> None:
