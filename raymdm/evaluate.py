@@ -36,8 +36,8 @@ from raymdm.evaluations.settings import fixed_decoding
 from raymdm.evaluations.show import print_harness, print_scores
 from raymdm.evaluations.subject import is_run, open_subject
 from raymdm.training import RunDirectory
+from raymdm.training.engine_run import pick_device
 from raymdm.training.run_directory import write_json
-from raymdm.training.worker import pick_device
 
 
 @reports_errors

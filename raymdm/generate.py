@@ -44,7 +44,7 @@ from raymdm.evaluations.settings import fixed_decoding, with_response_length
 from raymdm.evaluations.subject import Subject, is_run, open_subject
 from raymdm.progress import counting
 from raymdm.training import RunDirectory
-from raymdm.training.worker import pick_device
+from raymdm.training.engine_run import pick_device
 
 LENGTH = 128
 """Tokens of a response where neither the configuration nor prepared data say how many."""

@@ -15,7 +15,7 @@ from raymdm.evaluations.pool import Record
 from raymdm.evaluations.prompts import Prompt
 from raymdm.evaluations.subject import Subject, open_subject
 from raymdm.models import Backbone
-from raymdm.training.worker import pick_device
+from raymdm.training.engine_run import pick_device
 
 _DIGITS = 4
 

@@ -22,9 +22,9 @@ from raymdm.evaluations.subject import Subject, open_subject
 from raymdm.evaluations.viewer import item_trace, page_name, render_trace
 from raymdm.models import Backbone
 from raymdm.tasks import TaskSpec, get_task
+from raymdm.training.engine_run import pick_device
 from raymdm.training.seeds import seed_of
 from raymdm.training.starting import initial_model, model_shape
-from raymdm.training.worker import pick_device
 from raymdm.verdict.items import step_columns
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from raymdm.data.indexing import keep_rows
@@ -10,6 +11,7 @@ from raymdm.data.stream import check_fits, iterate_steps, read_steps
 from raymdm.errors import RaymdmError, RunError, UnreachableError
 from raymdm.training.checkpoint import Checkpoints, Keeping, open_store, steps_done
 from raymdm.training.engine import process_group_of_one
+from raymdm.training.engine_run import Notice
 from raymdm.training.job import Job, Outcome
 from raymdm.training.ray_workers import (
     StepsForWorkers,
@@ -30,32 +32,42 @@ READING_CPUS = 1
 """CPUs that Ray Data takes for itself, beside the workers'."""
 
 
-def run_in_process(job: Job) -> Outcome:
+Work = Callable[[Job, Checkpoints, Notice | None], Outcome]
+"""What a worker does instead of supervised training; it reads its own rows."""
+
+
+def run_in_process(job: Job, work: Work | None = None) -> Outcome:
     """The run with one worker, in this process, reading its rows directly."""
     keep_rows(job.train, job.config.data, job.manifest, job.run.path)
     with process_group_of_one(gpu=job.config.cluster.gpus_per_worker > 0):
+        checkpoints = Checkpoints.direct(job.config, job.run)
+        if work is not None:
+            return work(job, checkpoints, None)
         return train_worker(
-            job,
-            lambda start: read_steps(job.train, job.order, start, job.steps),
-            Checkpoints.direct(job.config, job.run),
+            job, lambda start: read_steps(job.train, job.order, start, job.steps), checkpoints
         )
 
 
-def run_trainer(job: Job) -> Outcome:
+def run_trainer(job: Job, work: Work | None = None) -> Outcome:
     """The run through a Ray Train `TorchTrainer`, rows streamed by Ray Data.
 
     Ray must be initialised. A run that loses workers, their node, Ray Train's controller or the
     store of its checkpoints starts again from the newest whole one, `cluster.max_failures` times.
 
+    Args:
+        job: the run.
+        work: of every worker, in place of supervised training; then no rows are streamed.
+
     Raises:
         RunError: the budget is used up; the last checkpoint stays for `--resume`.
     """
-    check_fits(job.train, job.order)
+    if work is None:
+        check_fits(job.train, job.order)
     keep_rows(job.train, job.config.data, job.manifest, job.run.path)
     budget = job.config.cluster.max_failures
     for failure in range(1, budget + 2):
         try:
-            return _fit(job)
+            return _fit(job, work)
         except (_LostError, UnreachableError) as lost:
             where = f"{job.run.path}: {lost}; {_last_checkpoint(job)}"
             if failure > budget:
@@ -81,7 +93,7 @@ class _LostError(Exception):
     """Something other than the run's own doing ended its workers."""
 
 
-def _fit(job: Job) -> Outcome:
+def _fit(job: Job, work: Work | None) -> Outcome:
     # Without this a report waits for the next poll of two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     from ray import train
@@ -92,9 +104,12 @@ def _fit(job: Job) -> Outcome:
     if least == cluster.workers:
         # A node that replaces a lost one may take its time to come.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    streamed: dict[str, Any] = {}
+    if work is None:
+        streamed = {"datasets": datasets_argument(), "dataset_config": StepsForWorkers(job)}
     trainer = TorchTrainer(
         _train_function,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "work": work},
         torch_config=WorkersConfig(timeout_s=PATIENCE_SECONDS),
         scaling_config=train.ScalingConfig(
             num_workers=cluster.workers if least == cluster.workers else (least, cluster.workers),
@@ -110,8 +125,7 @@ def _fit(job: Job) -> Outcome:
             ),
             worker_runtime_env={"env_vars": _worker_environment(job)},
         ),
-        datasets=datasets_argument(),
-        dataset_config=StepsForWorkers(job),
+        **streamed,
     )
     try:
         result = trainer.fit()
@@ -134,13 +148,17 @@ def _train_function(settings: dict[str, Any]) -> Outcome:
     from ray import train
 
     job: Job = settings["job"]
+    work: Work | None = settings["work"]
+    store = open_store(job.config, job.run)
+    checkpoints = Checkpoints(store, Keeping.of(job.config), TrainDelivery(store))
+    if work is not None:
+        return work(job, checkpoints, leaving_nodes)
     shard = train.get_dataset_shard("train")
     workers = train.get_context().get_world_size()
-    store = open_store(job.config, job.run)
     return train_worker(
         job,
         lambda start: iterate_steps(shard.iter_batches, job.order, start, workers),
-        Checkpoints(store, Keeping.of(job.config), TrainDelivery(store)),
+        checkpoints,
         leaving_nodes,
     )
 

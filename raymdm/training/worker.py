@@ -1,4 +1,4 @@
-"""The training loop of one worker, the same under Ray Train and in a single process.
+"""The worker of supervised training, the same under Ray Train and in a single process.
 
 In the order things happen: model from the seed, density of the mask rate (probed once), DeepSpeed
 engine, checkpoint if there is one, then per optimiser step: this worker's rows, their mask rates
@@ -7,46 +7,30 @@ the workers also agree whether to stop.
 """
 
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed
 
-from raymdm.config import Config
-from raymdm.config.loading import fingerprint
 from raymdm.data.batching import micro_batches
 from raymdm.data.collate import collate
 from raymdm.data.stream import StepRows
 from raymdm.diffusion import Estimator, Rows, TimeDensity, make_estimator
 from raymdm.diffusion.compose import needs_probe
 from raymdm.diffusion.passes import count_passes
-from raymdm.errors import CheckpointError, RunError
-from raymdm.models import Backbone, save_model
-from raymdm.training.agreement import first_says
-from raymdm.training.checkpoint import (
-    Checkpoints,
-    Progress,
-    bring_back,
-    has_frozen,
-    load_engine,
-    read_progress,
-    save_engine,
-)
-from raymdm.training.engine import full_state, gather_slots, global_sum, start_engine, step_engine
+from raymdm.errors import RunError
+from raymdm.training.checkpoint import Checkpoints
+from raymdm.training.engine import gather_slots, global_sum, start_engine, step_engine
+from raymdm.training.engine_run import EngineRun, Notice, run_to_end
 from raymdm.training.job import Job, Outcome
-from raymdm.training.metrics import MetricsSink, peak_memory_bytes
+from raymdm.training.metrics import peak_memory_bytes
 from raymdm.training.probing import shared_density
-from raymdm.training.run_directory import identity, write_json
 from raymdm.training.schedule import learning_rate
 from raymdm.training.seeds import seed_of
 from raymdm.training.starting import sharded_model, trained_model
-from raymdm.training.stopping import StopSignal
 from raymdm.training.stream import TrainingStream
 from raymdm.training.utilisation import peak_operations, step_operations
 from raymdm.training.validation import Validation
@@ -56,7 +40,7 @@ def train_worker(
     job: Job,
     batches: Callable[[int], Iterator[StepRows]],
     checkpoints: Checkpoints,
-    notice: Callable[[], str | None] | None = None,
+    notice: Notice | None = None,
 ) -> Outcome:
     """Train on this worker until the last step, the job's pause, divergence or a wish to stop.
 
@@ -67,59 +51,30 @@ def train_worker(
         notice: why a node of the workers goes away, if one does; all ranks call it together.
     """
     worker = Worker(job, checkpoints, notice)
-    try:
-        # A checkpoint of the last step leaves only the end of the run to be done.
-        rows = batches(worker.done) if worker.done < job.until else iter(())
-        while worker.done < job.until:
-            problem = worker.step(worker.wait_for(rows))
-            if problem is not None:
-                return worker.close("diverged", problem)
-            if worker.stop_reason is not None and worker.done < job.steps:
-                return worker.close("stopped", worker.stop_reason)
-        if worker.done < job.steps:
-            return worker.close("stopped", f"paused after step {worker.done}, as asked")
-        return worker.close("finished")
-    except BaseException:
-        worker.abandon()
-        raise
+
+    def from_here() -> Iterator[StepRows]:
+        # Opened at the first step: a checkpoint of the last one leaves only the end to be done.
+        yield from batches(worker.done)
+
+    rows = from_here()
+    return run_to_end(worker, lambda: worker.step(worker.wait_for(rows)))
 
 
-class Worker:
-    """State of one worker between steps."""
+class Worker(EngineRun):
+    """A run that trains on rows with the estimator of its configuration."""
 
-    def __init__(
-        self,
-        job: Job,
-        checkpoints: Checkpoints,
-        notice: Callable[[], str | None] | None = None,
-    ) -> None:
-        self.job, self.checkpoints = job, checkpoints
-        config = job.config
-        torch.set_num_threads(config.training.threads_per_worker)
-        self.workers = torch.distributed.get_world_size()
-        self.first = torch.distributed.get_rank() == 0
-        self.device = pick_device(config)
+    def __init__(self, job: Job, checkpoints: Checkpoints, notice: Notice | None = None) -> None:
+        super().__init__(job, checkpoints, notice)
+        self.peak = peak_operations(self.device, job.config)
+        self.validation = Validation(job, self.device, self.micro_batch)
+        self._waited = 0.0
+
+    def start(self) -> None:
+        """Model, density and engine."""
+        job, config = self.job, self.job.config
         share = config.training.batch_size // self.workers
         self.micro_batch = min(config.training.micro_batch_size or share, share)
         self.accumulation = math.ceil(share / self.micro_batch)
-        self.peak = peak_operations(self.device, config)
-        self.stop_signal = StopSignal(job.run, notice)
-        self.stop_reason: str | None = None
-        self.done = 0
-        self.last_checkpoint: int | None = None
-        self.best, self.measured = float("inf"), float("nan")
-        with checkpoints.newest() as folder:
-            self._start(folder)
-        self.validation = Validation(job, self.device, self.micro_batch)
-        self.sink = MetricsSink(job.run, config, job.steps, self.done) if self.first else None
-        self._waited, self._clock = 0.0, time.monotonic()
-
-    def _start(self, folder: Path | None) -> None:
-        """Model, density and engine, from a checkpoint if there is one."""
-        job, config = self.job, self.job.config
-        progress = None if folder is None else read_progress(folder)
-        if folder is not None and self.first:
-            bring_back(folder, job.run)
         # Under ZeRO 3 no worker holds a whole model.
         whole = config.deepspeed.zero_stage < 3
         model = trained_model(config, job.shape, self.device) if whole else None
@@ -132,12 +87,24 @@ class Worker:
             model = sharded_model(config, job.shape)
         self.stream = TrainingStream(config, job.run, make_estimator(config.estimator, density))
         self.engine: Any = start_engine(model, config, self.micro_batch, self.accumulation)
-        if folder is not None and progress is not None:
-            self._check_same(progress)
-            load_engine(self.engine, folder, progress)
-            self.done = self.last_checkpoint = progress["step"]
-            self.best = progress["best"]
-            self.stream.restore(progress["stream"])
+
+    def state(self) -> dict[str, Any]:
+        """Of the estimator."""
+        return self.stream.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Of the estimator."""
+        self.stream.restore(state)
+
+    def passes(self) -> dict[str, int]:
+        """What the steps done took, the probe included."""
+        batch_size, rows = self.job.config.training.batch_size, len(self.job.train)
+        passes = count_passes(self.job.config.estimator, batch_size, self.done, rows)
+        return {
+            "forwards": passes.forwards,
+            "backwards": passes.backwards,
+            "probe_forwards": passes.probe_forwards,
+        }
 
     @property
     def estimator(self) -> Estimator:
@@ -228,35 +195,6 @@ class Worker:
         self.stop_reason = self.stop_signal.reason(*flags)
         return None
 
-    def close(self, state: str, message: str | None = None) -> Outcome:
-        """Checkpoint of a finished or stopped run, model of a finished one, metrics of any."""
-        outcome = Outcome(state, self.done, message)  # type: ignore[arg-type]
-        keeps = state == "stopped" or (state == "finished" and self.job.config.keep != "metrics")
-        if keeps and self.last_checkpoint != self.done:
-            self.save_checkpoint()
-        self.checkpoints.finish()
-        if state == "finished":
-            self._export_chosen()
-        if self.sink is not None:
-            self._report_passes()
-            self.sink.close("interrupted" if state == "stopped" else state, message)
-        return outcome
-
-    def _report_passes(self) -> None:
-        """What the steps done took, the probe included; steps that a resume repeats count once."""
-        batch_size, rows = self.job.config.training.batch_size, len(self.job.train)
-        passes = count_passes(self.job.config.estimator, batch_size, self.done, rows)
-        self.job.run.write_status(
-            forwards=passes.forwards,
-            backwards=passes.backwards,
-            probe_forwards=passes.probe_forwards,
-        )
-
-    def abandon(self) -> None:
-        """Keep the metrics of a run that an error or a signal ends."""
-        if self.sink is not None:
-            self.sink.close("interrupted", "stopped before the last step")
-
     def collate(self, rows: StepRows) -> Rows:
         """Rows of a step as one batch, on the CPU."""
         return collate(
@@ -282,19 +220,12 @@ class Worker:
         noise: dict[str, float],
     ) -> None:
         training = self.job.config.training
-        last = self.done == self.job.until
-        saves = training.checkpoint_every and self.done % training.checkpoint_every == 0
-        scores = training.validate_every and self.done % training.validate_every == 0
-        measured = float("nan")
-        # A checkpoint that may be kept as the best needs its score.
-        if last or scores or (saves and self.job.config.keep == "best"):
-            measured = self.validation.nelbo_per_token(self.engine)
-            if measured < self.best:
-                self.best = measured
-                if self.job.config.keep == "best":
-                    self._export()
+        saves = self.is_due(training.checkpoint_every)
+        self.measured = float("nan")
+        if self.is_scored():
+            self.note_score(self.validation.nelbo_per_token(self.engine))
         if self.sink is not None:
-            seconds = time.monotonic() - self._clock
+            seconds = time.monotonic() - self.clock
             self.sink.log(
                 step=self.done,
                 epoch=epoch,
@@ -306,88 +237,12 @@ class Worker:
                 mfu=operations / seconds / (self.workers * self.peak),
                 data_wait_seconds=self._waited,
                 peak_memory_bytes=peak_memory_bytes(self.device),
-                validation_nelbo=measured,
+                validation_nelbo=self.measured,
                 **noise,
             )
-        self.measured = measured
         if saves:
             self.save_checkpoint()
-        self._clock = time.monotonic()
-
-    def save_checkpoint(self) -> None:
-        """Write a checkpoint of the steps done; every rank must call it."""
-        started = time.monotonic()
-        progress = {
-            "step": self.done,
-            "workers": self.workers,
-            "best": self.best,
-            "score": self.measured,
-            "start": self.job.start,
-            "stream": self.stream.state(),
-            **self._origin(),
-        }
-        if self.sink is not None:
-            # Before the checkpoint: a resume drops later rows, but cannot bring back lost ones.
-            self.sink.flush()
-            self.sink.report_status("running")
-        self.checkpoints.save(
-            self.done,
-            {} if math.isnan(self.measured) else {"validation_nelbo": self.measured},
-            lambda folder: save_engine(self.engine, folder, progress, self.job.run),
-        )
-        self.last_checkpoint = self.done
-        if self.sink is not None:
-            self.sink.amend(checkpoint_seconds=time.monotonic() - started)
-
-    def _origin(self) -> dict[str, str]:
-        """Whose a checkpoint is."""
-        return {
-            "configuration": fingerprint(identity(self.job.config.model_dump())),
-            "data": self.job.data_fingerprint,
-        }
-
-    def _export_chosen(self) -> None:
-        """Write `model/`, unless the best one's was written when it was measured."""
-        if self.job.config.keep != "best" or not math.isfinite(self.best):
-            self._export()
-        elif first_says(lambda: not self.job.run.model.is_dir()):
-            # Lost with the run directory; of the checkpoints the best one was kept.
-            with self.checkpoints.best() as folder:
-                if folder is not None:
-                    progress = read_progress(folder)
-                    load_engine(self.engine, folder, progress)
-                    self.done = progress["step"]
-                self._export()
-
-    def _export(self) -> None:
-        """Write `model/`: weights, configuration and tokenizer in Hugging Face layout."""
-        state = full_state(self.engine)
-        if state is None:
-            return
-        model: Backbone = self.engine.module
-        written = self.job.run.path / ".model"
-        shutil.rmtree(written, ignore_errors=True)
-        save_model(model, written, state)
-        tokenizer: Path = self.job.data_folder / "tokenizer"
-        if tokenizer.is_dir():
-            shutil.copytree(tokenizer, written, dirs_exist_ok=True)
-        write_json(written / "training_step.json", {"step": self.done})
-        shutil.rmtree(self.job.run.model, ignore_errors=True)
-        written.rename(self.job.run.model)
-
-    def _check_same(self, progress: Progress) -> None:
-        """The checkpoint is this run's; and frozen weights, which are in none, are as they were."""
-        ours = self._origin()
-        if {key: progress.get(key) for key in ours} != ours:
-            raise CheckpointError(
-                f"{self.checkpoints.store.place} holds checkpoints of a run with another "
-                "configuration or other data; choose another checkpoints.storage or run_dir"
-            )
-        if has_frozen(self.engine.module) and progress.get("start") != self.job.start:
-            raise CheckpointError(
-                f"model.init_from {self.job.config.model.init_from}: not the weights that "
-                f"{self.job.run.path} began with; restore them or choose another run_dir"
-            )
+        self.clock = time.monotonic()
 
     def _diverged(self, what: str, samples: Any) -> str:
         """The message of a diverged run, with the offending rows of all workers."""
@@ -396,19 +251,7 @@ class Worker:
         rows = sorted(sample for part in gathered for sample in part)
         ids = self.job.train.names(rows[:16])
         where = f" (samples {', '.join(ids)} of {self.job.train.path})" if rows else ""
-        last = "none" if self.last_checkpoint is None else f"step {self.last_checkpoint}"
         return (
-            f"step {self.done + 1}: {what}{where}; last good checkpoint: {last}; try a smaller "
-            "learning rate or more warm-up"
+            f"step {self.done + 1}: {what}{where}; last good checkpoint: {self.last_good()}; try a "
+            "smaller learning rate or more warm-up"
         )
-
-
-def pick_device(config: Config) -> torch.device:
-    """The worker's own GPU where the configuration gives workers one, else the CPU."""
-    if not config.cluster.gpus_per_worker:
-        # DeepSpeed would otherwise take a GPU that it finds but that nobody reserved.
-        os.environ["DS_ACCELERATOR"] = "cpu"
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
-    return device

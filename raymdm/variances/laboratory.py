@@ -24,9 +24,9 @@ from raymdm.diffusion.gradients import (
 from raymdm.diffusion.noise import mask_noise
 from raymdm.randomness import generator
 from raymdm.training import RunDirectory
+from raymdm.training.engine_run import pick_device
 from raymdm.training.job import make_job, read_rows
 from raymdm.training.starting import trained_model
-from raymdm.training.worker import pick_device
 
 # Places in the stream "probe", under the first word 0; the probes use 0 to 3.
 _BATCH_ROWS, _HALVES = 6, 7
