@@ -100,6 +100,8 @@ def status_line(status: dict[str, Any]) -> str:
     parts = [f"step {status.get('step', 0)}/{status.get('steps', '?')}"]
     if status.get("loss") is not None:
         parts.append(f"loss {status['loss']:.4f}")
+        if status.get("reward") is not None:
+            parts.append(f"reward {status['reward']:.3f}")
     elif status.get("message"):
         parts.append(status["message"])
     if status.get("tokens_per_second") is not None:

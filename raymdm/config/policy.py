@@ -27,6 +27,11 @@ class RolloutDecodingSection(DecodingSection):
 
     @model_validator(mode="after")
     def _can_be_scored_again(self) -> "RolloutDecodingSection":
+        if self.seed:
+            raise ValueError(
+                "policy.decoding.seed has no say: rollouts draw from the stream `decode` of the "
+                "run's seed; leave it at 0, or give stream_seeds.decode"
+            )
         if self.temperature == 0:
             raise ValueError(
                 "policy.decoding.temperature 0 draws nothing: all rollouts of a prompt would be "
@@ -45,6 +50,21 @@ class RolloutDecodingSection(DecodingSection):
         return self
 
 
+class RolloutsSection(Section):
+    """Who makes the rollouts, and how far ahead of the training."""
+
+    actors: int | None = Field(default=None, ge=1)
+    """Ray actors that roll out, each with a model of its own and of a worker's size
+    (cluster.cpus_per_worker, gpus_per_worker); they get the weights after every round of updates.
+    null: the training workers roll out themselves, each its own share, with the weights that they
+    have (not with ZeRO 3). It does not change the result."""
+    batch_size: int = Field(default=64, ge=1)
+    """Rollouts decoded together; it does not change the result."""
+    staleness: int = Field(default=0, ge=0)
+    """Rounds of updates that the weights of a rollout are behind those it trains: actors roll out
+    ahead while the workers train. 0 waits for the newest weights."""
+
+
 class PolicySection(Section):
     """Policy optimisation from verified rewards: MDPO (arXiv 2508.13148) and two baselines. The
     defaults are the paper's; the baselines ask for `normalisation: mean`.
@@ -58,7 +78,21 @@ class PolicySection(Section):
     group_size: int = Field(default=8, ge=1)
     """G, rollouts of one prompt; their rewards are compared with each other."""
     prompts_per_step: int = Field(default=4, ge=1)
-    """Prompts of one round of rollouts, over all workers: group_size times as many rollouts."""
+    """Prompts of one step of the run (training.steps counts them), over all workers: group_size
+    times as many rollouts, then `updates` updates of the weights."""
+    updates: int = Field(default=1, ge=1)
+    """Optimiser updates of a step, each from all rows of its rollouts; from the second one on the
+    ratios to the rollouts' probabilities, and their clipping, matter."""
+    prompts: str | None = None
+    """File with the prompts to train on, such as `raymdm rl filter` writes; null takes all training
+    rows."""
+    incremental_training: bool = False
+    """Before each epoch decode all prompts with `evaluation.decoding` and the weights as they are;
+    the epoch trains on those that over-denoise, right at some step and wrong at the end (mdpo)."""
+    mixture_block_lengths: list[Annotated[int, Field(ge=1)]] = []
+    """Draw the block length of every group of rollouts from these, in place of
+    policy.decoding.block_length; empty draws none."""
+    rollouts: RolloutsSection = RolloutsSection()
     decoding: RolloutDecodingSection = RolloutDecodingSection()
     rewards: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {"correct": 1.0}
     """Weights of the rewards that are added up: `correct` (the task's score), `format` (an answer
@@ -66,6 +100,8 @@ class PolicySection(Section):
     one that your own module registers."""
     reward_seconds: float = Field(default=10.0, gt=0)
     """Time limit of one reward of one text, which counts 0 beyond it."""
+    reward_tasks: int = Field(default=2, ge=1)
+    """Ray tasks of one worker that compute rewards at the same time."""
     advantage: Literal["single", "future", "difference", "difference_and_future"] = (
         "difference_and_future"
     )
@@ -98,6 +134,8 @@ class PolicySection(Section):
     prompt_masking: float = Field(default=0.0, ge=0, lt=1)
     """Mask each prompt token with this probability when a response is scored (diffu_grpo; d1 uses
     0.15)."""
+    samples: int = Field(default=0, ge=0)
+    """Rollouts whose denoising is kept as a page, whenever held-out prompts are scored."""
     mask_ratios: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         default=[0.2, 0.8], min_length=2, max_length=2
     )
@@ -120,6 +158,19 @@ class PolicySection(Section):
             raise ValueError(
                 "policy.group_size 1 has nothing to compare a rollout with; give 2 or more, or "
                 "policy.normalisation group, which compares the steps of one (mdpo)"
+            )
+        if self.incremental_training and self.rollouts.staleness:
+            raise ValueError(
+                "policy.incremental_training chooses prompts with the newest weights; set "
+                "policy.rollouts.staleness to 0"
+            )
+        if self.rollouts.staleness and self.rollouts.actors is None:
+            raise ValueError(
+                "policy.rollouts.staleness lets actors roll out ahead; give policy.rollouts.actors"
+            )
+        if self.decoding.block_length is not None and self.mixture_block_lengths:
+            raise ValueError(
+                "give policy.decoding.block_length, or policy.mixture_block_lengths to draw it from"
             )
         if not any(self.rewards.values()):
             raise ValueError("policy.rewards gives no reward a weight; give at least one")

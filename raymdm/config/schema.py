@@ -6,6 +6,7 @@ from raymdm.config.data import DataSection, PrepareSection, TaskSection
 from raymdm.config.estimator import EstimatorSection
 from raymdm.config.evaluation import CompareSection, EvaluationSection
 from raymdm.config.model import ModelSection
+from raymdm.config.policy import PolicySection
 from raymdm.config.section import Section
 from raymdm.config.sweep import SweepSection
 from raymdm.config.training import (
@@ -41,6 +42,8 @@ class Config(Section):
     model: ModelSection = ModelSection()
     estimator: EstimatorSection = EstimatorSection()
     training: TrainingSection = TrainingSection()
+    policy: PolicySection | None = None
+    """Not null: the weights are trained from rewards, by `raymdm rl`, not on responses."""
     checkpoints: CheckpointsSection = CheckpointsSection()
     cluster: ClusterSection = ClusterSection()
     deepspeed: DeepspeedSection = DeepspeedSection()
@@ -63,13 +66,34 @@ class Config(Section):
                 "cluster.min_workers needs training.checkpoint_every: a change of the number of "
                 "workers goes back to the last checkpoint"
             )
+        key, rows = "training.batch_size", self.training.batch_size
+        if self.policy is not None:
+            key, rows = "policy.prompts_per_step", self.policy.prompts_per_step
         for workers in range(least, cluster.workers + 1):
-            if self.training.batch_size % workers:
+            if rows % workers:
                 among = "" if workers == cluster.workers else " (cluster.min_workers allows fewer)"
                 raise ValueError(
-                    f"training.batch_size {self.training.batch_size} is not a multiple of "
-                    f"cluster.workers {workers}{among}; choose a batch that every worker shares"
+                    f"{key} {rows} is not a multiple of cluster.workers {workers}{among}; choose "
+                    "as many as every worker can have an equal share of"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _policy_fits(self) -> "Config":
+        policy = self.policy
+        if policy is None:
+            return self
+        if self.estimator.objective != "masked":
+            raise ValueError("policy trains masked models; set estimator.objective to masked")
+        if self.deepspeed.zero_stage == 3 and policy.rollouts.actors is None:
+            raise ValueError(
+                "policy.rollouts.actors null lets every worker roll out with a whole model, which "
+                "deepspeed.zero_stage 3 does not leave it; give a number of actors, or stage 2"
+            )
+        if policy.incremental_training and self.training.steps is None:
+            raise ValueError(
+                "policy.incremental_training has epochs of any length; give training.steps"
+            )
         return self
 
     @model_validator(mode="after")

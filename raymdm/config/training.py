@@ -7,8 +7,9 @@ from pydantic import Field, model_validator
 from raymdm.config.section import Section
 
 Keep = Literal["metrics", "last", "best", "all"]
-Stream = Literal["init", "order", "time", "mask", "probe"]
-"""What training draws: first weights, rows of a step, mask rates, masks, the density's probe."""
+Stream = Literal["init", "order", "time", "mask", "probe", "decode"]
+"""What training draws: first weights, rows of a step, mask rates, masks, the density's probe,
+rollouts of a policy."""
 Seed = Annotated[int, Field(ge=0)]
 
 
@@ -16,11 +17,13 @@ class TrainingSection(Section):
     """The optimiser's run."""
 
     steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps. Give this or `epochs`; with neither, one epoch."""
+    """Optimiser steps (of a policy: rounds of rollouts). Give this or `epochs`; with neither, one
+    epoch."""
     epochs: int | None = Field(default=None, ge=1)
     """Passes over the training rows; an epoch has floor(rows / batch_size) steps."""
     batch_size: int = Field(default=32, ge=1)
-    """Rows of one optimiser step over all workers and accumulation steps (the global batch)."""
+    """Rows of one optimiser step over all workers and accumulation steps (the global batch); a
+    policy has policy.prompts_per_step instead."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Most rows in one forward of one worker (the average, where they are packed), views not
     counted; null means the worker's share."""
@@ -50,7 +53,8 @@ class TrainingSection(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format of the forward and backward passes (optimiser states stay fp32)."""
     validate_every: int = Field(default=0, ge=0)
-    """Steps between measurements of the held-out NELBO; 0 measures at the end only."""
+    """Steps between measurements of the held-out NELBO, or of a policy's held-out score; 0 measures
+    at the end only."""
     validation_rows: int = Field(default=256, ge=1)
     """Validation rows used during training."""
     validation_draws: int = Field(default=4, ge=1)

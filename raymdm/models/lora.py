@@ -1,7 +1,8 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) on a backbone's projections, through peft."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,26 @@ def add_adapters(model: Backbone, section: LoraSection, seed: int) -> None:
             drawn = torch.empty(parameter.shape)
             drawn.uniform_(-bound, bound, generator=torch_generator(seed, "init", places + index))
             parameter.copy_(drawn)
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Within the block the model computes what it would without its adapters.
+
+    Their product is scaled by 0: which weights are trained, and who watches their gradients, stays
+    as it is.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    scales = [m.scaling for m in model.modules() if isinstance(m, LoraLayer)]
+    before = [dict(scale) for scale in scales]
+    for scale in scales:
+        scale[_ADAPTER] = 0.0
+    try:
+        yield
+    finally:
+        for scale, usual in zip(scales, before, strict=True):
+            scale.update(usual)
 
 
 def whole_weights(model: nn.Module) -> list[tuple[str, nn.Module, Sequence[nn.Parameter]]]:

@@ -160,6 +160,22 @@ def gather_slots(
     return whole.numpy()
 
 
+def trained_state(engine: Any) -> dict[str, torch.Tensor] | None:
+    """The weights that are trained, by the module's own names and in its own precision, on rank 0
+    (None elsewhere); every rank must call it.
+    """
+    deepspeed = import_deepspeed()
+    first = torch.distributed.get_rank() == 0
+    state: dict[str, torch.Tensor] = {}
+    for name, parameter in engine.module.named_parameters():
+        if parameter.requires_grad:
+            sharded = [parameter] if hasattr(parameter, "ds_id") else []
+            with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
+                if first:
+                    state[name] = parameter.detach().cpu().clone()
+    return state if first else None
+
+
 def full_state(engine: Any) -> dict[str, torch.Tensor] | None:
     """All weights by our names, adapters merged, on rank 0 (None elsewhere); every rank must call
     it.

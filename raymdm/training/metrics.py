@@ -4,6 +4,7 @@ import json
 import resource
 import sys
 import time
+from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -65,7 +66,8 @@ class MetricsSink:
             self._show({"step": self.rows[-1]["step"], **values})
 
     def _show(self, values: dict[str, Any]) -> None:
-        measured = {name: value for name, value in values.items() if value == value}
+        numbers = {name: value for name, value in values.items() if isinstance(value, Real)}
+        measured: dict[str, Any] = {n: value for n, value in numbers.items() if value == value}
         self._dashboard.show(measured)
         if self._wandb is not None:
             self._wandb.log(measured, step=values["step"])
@@ -81,6 +83,7 @@ class MetricsSink:
             step=last["step"],
             steps=self.steps,
             loss=last.get("loss"),
+            reward=last.get("reward"),
             tokens_per_second=last.get("tokens_per_second"),
             seconds=self.before + elapsed,
             seconds_left=elapsed / done * (self.steps - last["step"]) if done else None,

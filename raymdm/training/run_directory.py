@@ -51,6 +51,7 @@ _TRAINING_NOT_IDENTITY = frozenset(
         "threads_per_worker",
     ]
 )
+_POLICY_NOT_IDENTITY = frozenset(["rollouts", "reward_seconds", "reward_tasks", "samples"])
 _DATA_IDENTITY = ("pad_supervision", "shuffle", "window_blocks", "fragment_bytes", "bad_rows")
 _PACKAGES = ("raymdm", "ray", "deepspeed", "torch", "transformers", "peft", "numpy", "pyarrow")
 
@@ -192,8 +193,14 @@ def identity(content: dict[str, Any]) -> dict[str, Any]:
         if key not in _TRAINING_NOT_IDENTITY
     }
     # Only where there are any, so that runs begun before there could be keep their fingerprint.
-    if not kept["stream_seeds"]:
-        del kept["stream_seeds"]
+    for key in ("stream_seeds", "policy"):
+        if not kept[key]:
+            del kept[key]
+    if content["policy"]:
+        kept["policy"] = {
+            k: v for k, v in content["policy"].items() if k not in _POLICY_NOT_IDENTITY
+        }
+        kept["policy"]["staleness"] = content["policy"]["rollouts"]["staleness"]
     data = content["data"]
     kept["data"] = {key: data[key] for key in _DATA_IDENTITY}
     # Where the files lie may change; what is in them is in the run's index of its rows.

@@ -15,6 +15,9 @@ def streams_read(config: Config) -> set[Stream]:
     streams: set[Stream] = {"order"}
     if config.model.init_from is None or config.model.lora.rank is not None:
         streams.add("init")
+    if config.policy is not None:
+        scored_masked = config.policy.loss != "mdpo"
+        return streams | {"decode"} | ({"mask"} if scored_masked else set())
     if config.estimator.objective == "masked":
         streams |= {"time", "mask"}
     if needs_probe(config.estimator) and config.estimator.density.file is None:

@@ -130,7 +130,8 @@ def check_start(config: Config, shape: ModelShape) -> str | None:
     """Find what would otherwise fail in a worker, reading next to nothing of the weights.
 
     Returns:
-        The fingerprint of the starting checkpoint where adapters are trained on it, else None.
+        The fingerprint of the starting checkpoint where it counts to the end (adapters are trained
+        on it, or a policy is held to it), else None.
 
     Raises:
         CheckpointError: tensors of the starting model are missing, left over or of another size.
@@ -146,4 +147,5 @@ def check_start(config: Config, shape: ModelShape) -> str | None:
     if config.model.init_from is None:
         return None
     weights = _stored_weights(config.model.init_from, shape)
-    return None if config.model.lora.rank is None else weights.fingerprint()
+    counts = config.model.lora.rank is not None or config.policy is not None
+    return weights.fingerprint() if counts else None
