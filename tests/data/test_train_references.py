@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prepared import write_prepared
 
 from raymdm.config import load_config
 from raymdm.config.data import TaskSection
@@ -17,7 +18,6 @@ from raymdm.data.work import Work, line_tables
 from raymdm.errors import DataError
 from raymdm.prepare import fingerprint_of
 from raymdm.tasks import get_task
-from tests.prepared import write_prepared
 
 
 def lines(folder: Path, **keys: Any) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Reinforcement learning over denoising steps: the job behind `raymdm rl`."""
