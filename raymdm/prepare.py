@@ -46,6 +46,8 @@ GENERATE = "generate"
 TOKENIZER_FOLDER = "tokenizer"
 GENERATED_TRAIN_ROWS = 3000
 GENERATED_TEST_ROWS = 256
+LATER_KEYS = ("max_prompt_length", "train_references")
+"""Of the section `prepare`: folders of before they were there keep their fingerprints."""
 SHAPING_PACKAGES = ("reasoning-gym", "tokenizers", "transformers")
 
 
@@ -90,7 +92,7 @@ def prepare(config: Config, *, verbose: bool = False) -> dict[str, Any]:
     folder = Path(config.data.folder).expanduser().absolute()
     train, test = open_sources(config, task)
     sources = {"train": train.digest()} | ({"test": test.digest()} if test else {})
-    mark = _fingerprint(config, task, sources)
+    mark = fingerprint_of(config, task, sources)
     if already_prepared(folder, mark):
         Console(stderr=True).print(f"{folder} is prepared already, with these settings")
         return read_manifest(folder).model_dump()
@@ -110,6 +112,8 @@ def prepare(config: Config, *, verbose: bool = False) -> dict[str, Any]:
             validation_fraction=config.prepare.validation_fraction,
             tokenizer=str(making / TOKENIZER_FOLDER),
             max_length=config.prepare.max_length,
+            max_prompt_length=config.prepare.max_prompt_length,
+            train_references=config.prepare.train_references,
             trust_remote_code=config.prepare.trust_remote_code,
             fingerprint=mark,
         )
@@ -203,7 +207,7 @@ def write_splits(
     if not splits["train"].rows:
         raise DataError(
             f"prepare.train: no training rows are left; {splits['train'].dropped_too_long} were "
-            f"longer than prepare.max_length ({keys.max_length} tokens)"
+            f"longer than prepare.max_length ({keys.max_length} tokens){_of_prompts(config)}"
         )
     test_split = splits["test"]
     if test_split.rows and test_split.wrong_by_own_scorer == test_split.rows:
@@ -214,6 +218,11 @@ def write_splits(
     return splits
 
 
+def _of_prompts(config: Config) -> str:
+    limit = config.prepare.max_prompt_length
+    return "" if limit is None else f", or their prompts than prepare.max_prompt_length ({limit})"
+
+
 def generated_rows(config: Config) -> tuple[int, int]:
     """Training and test rows of a generated task."""
     return (
@@ -222,11 +231,12 @@ def generated_rows(config: Config) -> tuple[int, int]:
     )
 
 
-def _fingerprint(config: Config, task: TaskSpec, sources: dict[str, str]) -> str:
+def fingerprint_of(config: Config, task: TaskSpec, sources: dict[str, str]) -> str:
     """Changes with every setting and every source file, and with a tokenizer's folder.
 
     Of the patterns those count that were searched, the task's own too; a folder without any has the
-    fingerprint that it had before there were marks.
+    fingerprint that it had before there were marks. Likewise keys that came later count where they
+    are used.
     """
     tokenizer_files = {}
     folder = Path(config.prepare.tokenizer).expanduser()
@@ -237,12 +247,13 @@ def _fingerprint(config: Config, task: TaskSpec, sources: dict[str, str]) -> str
     if task.files:  # by what is in them: they may be called from another folder next time
         section["options"].pop("tables", None)
         section["files"] = [_existing_digest(path) for path in task.files]
+    unused = {key for key in LATER_KEYS if not getattr(config.prepare, key)}
     return fingerprint(
         {
             **{field: searched for field, searched in patterns.items() if searched},
             "format": FORMAT,
             "task": section,
-            "prepare": config.prepare.model_dump(),
+            "prepare": config.prepare.model_dump(exclude=unused),
             "sources": sources,
             "tokenizer_files": tokenizer_files,
         }

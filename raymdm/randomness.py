@@ -22,6 +22,8 @@ STREAMS = (
     "fragments",
     "window",
     "slots",
+    "fill",
+    "blocks",
 )
 
 

@@ -24,7 +24,7 @@ BELOW = {
     "policy": BASE | {"diffusion", "models", "verdict", "tasks", "decoding", "data"},
 }
 # On the top floor: free to import anything.
-FREE = {"sweeps", "benchmarks", "variances", "diagnosis", "exports", "evaluations"}
+FREE = {"sweeps", "benchmarks", "variances", "diagnosis", "exports", "evaluations", "reinforcement"}
 LIFTABLE = ("config", "diffusion", "models", "verdict", "decoding", "tasks")
 
 

@@ -64,6 +64,12 @@ class PrepareSection(Section):
     """`chat` uses the tokenizer's chat template, `plain` none, `auto` chat where there is one."""
     max_length: int = Field(default=512, ge=2)
     """Longest row in tokens, EOS included; longer rows are dropped and counted, never cut."""
+    max_prompt_length: int | None = Field(default=None, ge=1)
+    """Longest prompt of a training row (or validation row) in tokens; rows with longer ones are
+    dropped and counted like those above, never cut. Test rows are not asked."""
+    train_references: bool = False
+    """Keep in every training row what a response is scored against, as test rows have it: `raymdm
+    rl` needs it."""
     trust_remote_code: bool = False
     """Let a tokenizer from the hub run its own code. Off unless you trust it."""
 

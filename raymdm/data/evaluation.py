@@ -10,6 +10,9 @@ from raymdm.data.manifest import Manifest
 from raymdm.data.schema import split_file
 from raymdm.errors import DataError
 
+_OTHERS = "only rows that `raymdm prepare` wrote have one"
+_TRAIN = "prepare training rows with `prepare.train_references: true`"
+
 
 @dataclass(frozen=True)
 class Item:
@@ -42,8 +45,8 @@ def read_items(folder: Path, manifest: Manifest, split: str, limit: int | None) 
     for number, row in enumerate(index.read(range(count))):
         if "reference" not in row:
             raise DataError(
-                f"{index.path}: row {number + 1} has no 'reference' to score against; only test "
-                "and validation rows that `raymdm prepare` wrote have one"
+                f"{index.path}: row {number + 1} has no 'reference' to score against; "
+                f"{_TRAIN if split == 'train' else _OTHERS}"
             )
         items.append(
             Item(

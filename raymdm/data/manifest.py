@@ -23,7 +23,8 @@ class SplitManifest(BaseModel):
     rows: int
     """Rows in the file; 0 where there was nothing to put in."""
     dropped_too_long: int
-    """Rows left out because they are longer than `max_length`; none is ever cut."""
+    """Rows left out because they are longer than `max_length`, or their prompts than
+    `prepare.max_prompt_length`; none is ever cut."""
     duplicates_dropped: int
     """Generated problems that came up again (a user's files are kept as they are)."""
     wrong_by_own_scorer: int

@@ -37,7 +37,7 @@ def row_line(
         input_ids: Prompt, response and one EOS.
         prompt_length: Tokens of the prompt.
         row_id: Where the row came from, or its own name.
-        reference: What scoring needs, as JSON text; None in training rows.
+        reference: What scoring needs, as JSON text; None in rows that are never scored.
         delimiters: Positions of answer delimiters, all >= prompt_length; left out when empty.
         syntax: Positions of syntax tokens, all < prompt_length; left out when empty.
     """

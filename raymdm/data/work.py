@@ -55,6 +55,10 @@ class Work:
     """Folder of the tokenizer."""
     template: Template = "plain"
     max_length: int = 0
+    max_prompt_length: int | None = None
+    """Of training and validation rows."""
+    train_references: bool = False
+    """Whether training rows say what they are scored against."""
     trust_remote_code: bool = False
     text_share: float = 1.0
     """Share of the training rows whose text is returned by `text_tables`."""
@@ -149,10 +153,11 @@ def _line(
 ) -> dict[str, Any]:
     example, start = placed.example, len(prompt.ids)
     tokens = start + len(response.ids)
-    fits = tokens <= work.max_length
+    fits = tokens <= work.max_length and _prompt_fits(start, placed.split, work)
     row_id = example.id or placed.row.id
-    # Training rows are never scored, and are many.
-    reference = None if placed.split == "train" else reference_text(example.reference)
+    # Training rows are many, and scored in reinforcement learning only.
+    scored = placed.split != "train" or work.train_references
+    reference = reference_text(example.reference) if scored else None
     wrong = False
     if fits and placed.split == "test":
         # Through JSON, as evaluation will read it: a scorer that needs a tuple shows here.
@@ -178,6 +183,10 @@ def _line(
         "has_delimiters": bool(response.marks),
         "has_syntax": bool(prompt.marks),
     }
+
+
+def _prompt_fits(tokens: int, split: str, work: Work) -> bool:
+    return split == "test" or work.max_prompt_length is None or tokens <= work.max_prompt_length
 
 
 def _sampled(placed: Placed, share: float) -> bool:

@@ -8,7 +8,7 @@ it in `FILE.settings.json`. So a `FILE` that is there is complete.
 import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -97,15 +97,24 @@ class ResultFile:
 
     def finish(self) -> None:
         """Write the final file, in order and without the numbers; it appears only whole."""
+        self.finish_as({key: row[key] for key in row if key != "number"} for row in self.rows())
+
+    def finish_as(self, rows: Iterable[Row], about: Mapping[str, Any] | None = None) -> None:
+        """The same with the rows that were made of those that are kept.
+
+        Args:
+            rows: of the final file.
+            about: more to keep beside them.
+        """
+        header = {**self.header, "about": {**self.header["about"], **(about or {})}}
         making = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             with open(making, "wb") as file:
-                for row in self.rows():
-                    del row["number"]
+                for row in rows:
                     file.write(_line(row))
                 file.flush()
                 os.fsync(file.fileno())
-            write_json(self.settings_file, self.header)
+            write_json(self.settings_file, header)
             making.replace(self.path)
         except OSError as error:
             raise DataError(
