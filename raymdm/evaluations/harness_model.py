@@ -29,11 +29,11 @@ from raymdm.config.loading import merge_overlay, read_config, validate
 from raymdm.data.collate import collate
 from raymdm.data.encoding import Encoder
 from raymdm.decoding import generate
+from raymdm.decoding.text import response_text
 from raymdm.diffusion import choice_nats
 from raymdm.errors import ConfigurationError
 from raymdm.evaluations.given import gives_back
 from raymdm.evaluations.subject import is_run, open_subject
-from raymdm.evaluations.tokens import response_text
 from raymdm.models import Backbone
 from raymdm.training import RunDirectory
 

@@ -10,8 +10,8 @@ from raymdm.config import Config
 from raymdm.data.encoding import Encoder, choose_template, load_encoder
 from raymdm.data.manifest import NAME, Manifest, read_manifest
 from raymdm.data.tokenizer import complete_tokenizer, load_tokenizer, vocabulary_size
+from raymdm.decoding.text import response_text
 from raymdm.errors import CheckpointError, ConfigurationError
-from raymdm.evaluations.tokens import response_text
 from raymdm.models import Backbone, ModelShape, SpecialTokens, load_model, open_weights
 from raymdm.models.folder import resolve_folder
 from raymdm.training import RunDirectory

@@ -1,8 +1,7 @@
-"""Token ids as people read them: a response up to its EOS, and single tokens on their own."""
+"""Single tokens as people read them."""
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from typing import Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -12,14 +11,6 @@ _BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _REPLACEMENT = "\ufffd"
 _WORD_START = "\u2581"
-
-
-def response_text(tokenizer: Any, response: Sequence[int], eos_token_id: int) -> str:
-    """The text of a response up to its first EOS, without special tokens."""
-    ids = list(response)
-    if eos_token_id in ids:
-        ids = ids[: ids.index(eos_token_id)]
-    return str(tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def token_text(tokenizer: Any, token_id: int) -> str:

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from raymdm.decoding import Trace
+from raymdm.decoding.text import response_text
 from raymdm.evaluations.pages import render, write_page
-from raymdm.evaluations.tokens import response_text, token_text
+from raymdm.evaluations.tokens import token_text
 from raymdm.verdict.items import first_right_step, over_denoised
 
 Value = TypeVar("Value")
