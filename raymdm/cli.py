@@ -14,6 +14,7 @@ from raymdm import __version__
 VERBS = {
     "prepare": "Turn raw rows into tokenized JSONL, a manifest and a tokenizer.",
     "train": "Train one model with Ray Train workers running DeepSpeed.",
+    "rl": "Train from verified rewards of rollouts (MDPO), or list what over-denoises.",
     "variance": "Where does the training noise come from, and what would reduce it?",
     "generate": "Write responses to prompts, or fill in masks, and watch it.",
     "evaluate": "Score a model, or responses made elsewhere: a task's metric and the NELBO.",

@@ -93,7 +93,7 @@ def make_policy_job(config: Config, run: RunDirectory) -> PolicyJob:
     for name in policy.rewards:
         get_reward(name, task)
     items = read_items(job.data_folder, job.manifest, "train", None)
-    numbers = range(len(items))
+    numbers = list(range(len(items)))
     if policy.prompts is not None:
         numbers = read_prompt_list(policy.prompts, items)
     if len(numbers) < policy.prompts_per_step:
