@@ -110,6 +110,12 @@ def plan_sweep(
     trials = make_design(config)
     check_folder(config)
     check_arms(trials)
+    policies = [trial.arm for trial in trials if trial.config.policy is not None]
+    if policies:
+        raise ConfigurationError(
+            f"arm {policies[0]!r} has a policy, whose steps are rollouts, rewards and updates: "
+            "--plan does not know what they take; run the sweep without it"
+        )
 
     def measuring(arm: str) -> None:
         typer.echo(f"{arm}: measuring {steps} steps", err=True)

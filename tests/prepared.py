@@ -29,11 +29,16 @@ TASK = {
 
 
 def write_prepared(
-    folder: Path, rows: dict[str, int] | None = None, *, marked: bool = False
+    folder: Path,
+    rows: dict[str, int] | None = None,
+    *,
+    marked: bool = False,
+    references: bool = False,
 ) -> Path:
     """A prepared folder as `raymdm prepare` would write it, without starting Ray.
 
     With `marked`, the first token of every response is a delimiter and the prompt's last is syntax.
+    With `references`, training rows have them too.
     """
     rows = rows or ROWS
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +53,8 @@ def write_prepared(
         with open(folder / f"{split}.jsonl", "wb") as file:
             for index in range(start, start + count):
                 a, b = problems[index % len(problems)]
-                file.write(_row(tokenizer, a, b, index, split != "train", marked))
+                scored = references or split != "train"
+                file.write(_row(tokenizer, a, b, index, scored, marked))
         start += count
         splits[split] = SplitManifest(
             file=f"{split}.jsonl",

@@ -29,6 +29,9 @@ def with_absolute_paths(config: Config) -> Config:
         "model": config.model.model_copy(update={"init_from": start}),
         "estimator": config.estimator.model_copy(update={"density": density}),
     }
+    if config.policy is not None and config.policy.prompts is not None:
+        prompts = _absolute(config.policy.prompts)
+        updates["policy"] = config.policy.model_copy(update={"prompts": prompts})
     return config.model_copy(update=updates)
 
 

@@ -112,6 +112,11 @@ def make_policy_job(config: Config, run: RunDirectory) -> PolicyJob:
     )
 
 
+def make_job_of(config: Config, run: RunDirectory) -> Job:
+    """The job of a configuration, whether rows or rewards train it. Raises as either does."""
+    return make_job(config, run) if config.policy is None else make_policy_job(config, run)
+
+
 def rollout_decoding(config: Config, job: Job) -> RolloutDecodingSection:
     """How rollouts are decoded, with response length and seed filled in.
 

@@ -6,11 +6,11 @@ from raymdm.config import Config
 from raymdm.data.manifest import read_manifest
 from raymdm.errors import CheckpointError
 from raymdm.evaluations.run import check_evaluation
+from raymdm.reinforcement.job import make_job_of
 from raymdm.sweeps import manifest, search_record
 from raymdm.sweeps.calibration import CALIBRATION
 from raymdm.sweeps.design import Trial
 from raymdm.training import RunDirectory
-from raymdm.training.job import make_job
 from raymdm.verdict.search import NAME as SEARCH_NAME
 
 
@@ -39,7 +39,7 @@ def check_arms(trials: list[Trial]) -> None:
     for trial in trials:
         kind = (trial.arm, str(trial.settings))
         if kind not in checked:
-            make_job(trial.config, RunDirectory(trial.config.run_dir))
+            make_job_of(trial.config, RunDirectory(trial.config.run_dir))
             check_evaluation(trial.config)
             checked.add(kind)
 

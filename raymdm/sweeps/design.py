@@ -11,7 +11,7 @@ import numpy as np
 from raymdm.config import Config, merge_overlay
 from raymdm.config.loading import read_file, validate
 from raymdm.config.paths import folder_in, with_absolute_paths
-from raymdm.config.sweep import AxisSection
+from raymdm.config.sweep import ArmSection, AxisSection
 from raymdm.config.training import Stream
 from raymdm.errors import ConfigurationError
 from raymdm.randomness import generator
@@ -233,8 +233,26 @@ def _trial(
             f"arm {arm!r} draws nothing from sweep.vary ({', '.join(config.sweep.vary)}): its runs "
             f"would all be the same; it reads {', '.join(sorted(streams_read(checked)))}"
         )
+    _check_policy(config, checked, section, arm)
     checked = with_times(checked, section, arm)
     return Trial(name, arm, seed, settings, with_absolute_paths(checked))
+
+
+def _check_policy(config: Config, checked: Config, section: ArmSection, arm: str) -> None:
+    """What a sweep offers to supervised training only. Raises ConfigurationError."""
+    if checked.policy is None:
+        return
+    refused = {
+        f"sweep.equalise {config.sweep.equalise} counts the passes of supervised steps; give the "
+        "arms steps of their own": config.sweep.equalise != "steps",
+        "sweep.search chooses by the held-out NELBO; compare settings by sweep.axes with "
+        "evaluation.split validation": config.sweep.search is not None,
+        "times batch_size multiplies rows; set policy.prompts_per_step in the arm": "batch_size"
+        in section.times,
+    }
+    for advice, given in refused.items():
+        if given:
+            raise ConfigurationError(f"arm {arm!r} has a policy, and {advice}")
 
 
 def _base(config: Config) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import ray
 
 from raymdm.config import Config
+from raymdm.reinforcement.job import make_job_of
 from raymdm.sweeps.adaptive import decide, first_seeds, sequential_design
 from raymdm.sweeps.calibration import (
     keep_calibration,
@@ -20,7 +21,6 @@ from raymdm.sweeps.live import watch_trials
 from raymdm.sweeps.search import run_search
 from raymdm.sweeps.trial import has_ended
 from raymdm.training import RunDirectory
-from raymdm.training.job import make_job
 from raymdm.verdict.candidates import Candidate
 from raymdm.verdict.results import setting_label
 from raymdm.verdict.sequential import replay
@@ -120,7 +120,7 @@ def _steps(trials: list[Trial]) -> str:
     """Steps of a run, or the least and most of them."""
     given = {trial.config.training.steps for trial in trials}
     if None in given:
-        return str(make_job(trials[0].config, RunDirectory(trials[0].config.run_dir)).steps)
+        return str(make_job_of(trials[0].config, RunDirectory(trials[0].config.run_dir)).steps)
     ends = sorted({min(filter(None, given)), max(filter(None, given))})
     return " to ".join(map(str, ends))
 

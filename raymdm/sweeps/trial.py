@@ -9,10 +9,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from raymdm.command import import_modules
 from raymdm.errors import StoppedError, UserError
 from raymdm.evaluations.run import evaluate_run
+from raymdm.reinforcement.job import PolicyJob, make_job_of
+from raymdm.reinforcement.worker import train_policy
 from raymdm.sweeps.design import Trial
 from raymdm.training import RunDirectory, run_in_process, run_trainer
 from raymdm.training.checkpoint import clear_up
-from raymdm.training.job import Job, Outcome, make_job
+from raymdm.training.job import Job, Outcome
 
 RunPath = Literal["process", "trainer"]
 
@@ -44,7 +46,8 @@ def run_trial(trial: Trial, path: RunPath) -> str:
 def train(job: Job, path: RunPath) -> Outcome:
     """Train a run whose directory is open, from its checkpoint if there is one."""
     job.run.begin(job.steps)
-    return run_in_process(job) if path == "process" else run_trainer(job)
+    work = train_policy if isinstance(job, PolicyJob) else None
+    return run_in_process(job, work) if path == "process" else run_trainer(job, work)
 
 
 def _run(trial: Trial, run: RunDirectory, path: RunPath) -> str:
@@ -53,7 +56,7 @@ def _run(trial: Trial, run: RunDirectory, path: RunPath) -> str:
     if trained and not run.model.is_dir():
         shutil.rmtree(run.path)  # its weights are gone before it was scored
         trained = False
-    job = make_job(config, run)
+    job = make_job_of(config, run)
     RunDirectory.open(config, job.manifest.fingerprint, resume=True)
     attempts = run.status().get("attempts", 0) + 1
     run.write_status(arm=trial.arm, seed=trial.seed, attempts=attempts)
