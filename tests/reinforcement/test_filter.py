@@ -156,6 +156,21 @@ def test_the_limit_and_other_settings(
         filter_prompts(source, config, out)
 
 
+def test_noise_belongs_to_the_prompt_not_to_its_place_in_a_chunk(
+    model: tuple[str, Config], by_hand: tuple[list[dict[str, Any]], int], tmp_path: Path
+):
+    source, config = model
+    found = []
+    for size in (1, 7):
+        section = config.evaluation.model_copy(update={"batch_size": size})
+        decoding = section.decoding.model_copy(update={"temperature": 1.0})
+        section = section.model_copy(update={"decoding": decoding})
+        out = tmp_path / f"{size}.jsonl"
+        filter_prompts(source, config.model_copy(update={"evaluation": section}), out)
+        found.append(rows_of(out))
+    assert found[0] == found[1] != by_hand[0]
+
+
 def test_equal_texts_of_an_item_are_scored_once(model: tuple[str, Config]):
     source, config = model
     scored: list[tuple[str, str]] = []
