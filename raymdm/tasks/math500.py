@@ -1,6 +1,7 @@
 r"""MATH-500: competition mathematics, test problems only. Fields `problem`, `solution`, `answer`.
 
-The files of MATH itself have the same fields but `answer`; there it is the solution's last box.
+The files of MATH itself have the same fields but `answer`; there it is the solution's last box. A
+response template that does not name the solution needs none.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from raymdm.tasks.extraction import last_boxed
 from raymdm.tasks.math_answers import FIGURES, counts, math_answer, score
 from raymdm.tasks.options import NoOptions, read_options
 from raymdm.tasks.spec import Example, TaskSpec
-from raymdm.tasks.template import fill_template, templates, text_field
+from raymdm.tasks.template import check_template, fill_template, templates, text_field
 
 PROMPT = "{problem}\nPut the final answer in \\boxed{{}}.\n"
 RESPONSE = "{solution}"
@@ -27,11 +28,16 @@ def make(section: TaskSection) -> TaskSpec:
     """
     read_options(section, NoOptions)
     prompt, response = templates(section, PROMPT, RESPONSE)
+    writes_solution = "solution" in check_template(response, "task.response_template")
 
     def example(row: Mapping[str, Any]) -> Example:
         text_field(row, "problem")
-        solution = text_field(row, "solution")
-        answer = text_field(row, "answer") if "answer" in row else last_boxed(solution)
+        if writes_solution:
+            text_field(row, "solution")
+        if "answer" in row:
+            answer: str | None = text_field(row, "answer")
+        else:
+            answer = last_boxed(text_field(row, "solution"))
         if not answer:
             raise DataError("field 'answer' is missing, and field 'solution' has no \\boxed answer")
         return Example(

@@ -59,6 +59,11 @@ def test_a_list_is_due_at_the_start_of_every_epoch():
     assert [stream.due(step) for step in (2, 3)] == [False, True]
     assert stream.round(2).epoch == 1
     assert sorted(stream.round(2).numbers) == NUMBERS[5:9]
+    orders = {
+        tuple(incremental(*[NUMBERS[:9]] * epochs).round(2 * epochs - 1).numbers)
+        for epochs in range(1, 6)
+    }
+    assert len(orders) == 5, "every epoch has an order of its own"
     for step in (1, 3):
         with pytest.raises(ValueError, match=f"round {step} is not in epoch 1"):
             stream.round(step)

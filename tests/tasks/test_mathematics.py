@@ -30,6 +30,23 @@ def test_rows_of_math_itself_have_no_answer_of_their_own() -> None:
     assert get_task("math500").example(row).reference == {"answer": "2"}
 
 
+def test_a_problem_of_openr1_needs_no_solution_and_asks_as_math500_does() -> None:
+    config = load_config(["tasks/openr1_math"])
+    task = get_task(config.task)
+    row = {"problem": "1+1?", "solution": None, "answer": r"\frac{4}{2}", "uuid": "x"}
+    example = task.example(row)
+    assert example.prompt == get_task("math500").example(PROBLEM).prompt
+    assert (example.response, example.reference) == (
+        r"\boxed{\frac{4}{2}}",
+        {"answer": row["answer"]},
+    )
+    assert task.score(example.response, example.reference) == 1.0
+    assert task.score(r"\boxed{2}", example.reference) == 1.0
+    with pytest.raises(DataError, match="'solution' must be a text, found NoneType"):
+        get_task("math500").example(row)
+    assert config.prepare.train_references
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
