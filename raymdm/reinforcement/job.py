@@ -86,8 +86,8 @@ def make_policy_job(config: Config, run: RunDirectory) -> PolicyJob:
             "data.sources feeds supervised training; `raymdm rl` reads its prompts from the train "
             "split of data.folder: leave data.sources out"
         )
-    # Rows of a batch are prompts here.
-    training = config.training.model_copy(update={"batch_size": policy.prompts_per_step})
+    # Its order is replaced: rows of a batch are prompts here.
+    training = config.training.model_copy(update={"batch_size": 1})
     job = make_job(config.model_copy(update={"training": training}), run)
     task = get_task(TaskSection.model_validate(job.manifest.task))
     for name in policy.rewards:

@@ -27,13 +27,15 @@ POLICY: dict[str, Any] = {
 
 def policy_config(run_dir: Path, folder: Path, **sections: Any) -> Config:
     """Three rounds of four groups of three."""
+    policy = {**POLICY, **sections.get("policy", {})}
+    policy["decoding"] = {**POLICY["decoding"], **policy["decoding"]}
     return tiny_config(
         run_dir,
         folder,
         **{
             **sections,
             "imports": ["short_rewards"],
-            "policy": {**POLICY, **sections.get("policy", {})},
+            "policy": policy,
             "training": {
                 "steps": 3,
                 "learning_rate": 1e-2,

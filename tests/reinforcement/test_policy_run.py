@@ -90,7 +90,7 @@ def test_rewards_grow(folder: Path, tmp_path: Path) -> None:
             tmp_path / "run",
             folder,
             policy={"group_size": 8, "prompts_per_step": 8, "beta": 0.0, "rewards": {"short": 1.0}},
-            training={"steps": 12},
+            training={"steps": 16, "learning_rate": 2e-2},
         )
     )
     reward = metrics_of(job)["reward"]
@@ -227,7 +227,11 @@ def test_incremental_training_renews_its_prompts(
         ({"policy": {"rewards": {"right": 1.0}}}, ConfigurationError, "unknown reward 'right'"),
         ({"policy": {"prompts": "no-such-list.jsonl"}}, DataError, "cannot be read"),
         ({"policy": {"prompts_per_step": 100}}, DataError, "prompts_per_step 100"),
-        ({"policy": {"mixture_block_lengths": [3]}}, ConfigurationError, "cannot be shared"),
+        (
+            {"policy": {"mixture_block_lengths": [2], "decoding": {"steps": 3}}},
+            ConfigurationError,
+            "cannot be shared",
+        ),
     ],
     ids=["reward", "list", "prompts", "blocks"],
 )
