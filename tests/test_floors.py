@@ -24,7 +24,7 @@ BELOW = {
     "policy": BASE | {"diffusion", "models", "verdict", "tasks", "decoding", "data"},
 }
 # On the top floor: free to import anything.
-FREE = {"sweeps", "benchmarks", "variances", "diagnosis", "exports", "evaluations"}
+FREE = {"sweeps", "benchmarks", "variances", "diagnosis", "exports", "evaluations", "reinforcement"}
 LIFTABLE = ("config", "diffusion", "models", "verdict", "decoding", "tasks")
 
 
@@ -99,6 +99,7 @@ def test_the_mathematics_of_policies_imports_where_ray_and_deepspeed_are_not_ins
 
 def test_the_process_that_computes_rewards_imports_without_torch():
     import_without(("ray", "deepspeed", "torch"), ("policy.reward_checker",))
+    import_without(("deepspeed", "torch"), ("reinforcement.reward_tasks",))
 
 
 def test_readers_of_data_import_without_torch():
