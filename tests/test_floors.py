@@ -99,6 +99,7 @@ def test_the_mathematics_of_policies_imports_where_ray_and_deepspeed_are_not_ins
 
 def test_the_process_that_computes_rewards_imports_without_torch():
     import_without(("ray", "deepspeed", "torch"), ("policy.reward_checker",))
+    import_without(("deepspeed", "torch"), ("reinforcement.reward_tasks",))
 
 
 def test_readers_of_data_import_without_torch():

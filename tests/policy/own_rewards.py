@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 from raymdm.policy.rewards import register_reward
 from raymdm.tasks import Example, TaskSpec, register_task
@@ -33,6 +34,19 @@ def fragile(task, argument):
     return reward
 
 
+def host_dies_once(task, argument):
+    """Kills the process that asks for it, unless the file that the argument names is there."""
+    mark = Path(argument)
+
+    def reward(text, reference):
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getppid(), signal.SIGKILL)
+        return float(len(text))
+
+    return reward
+
+
 def counting(task, argument):
     def reward(text, reference):
         global calls
@@ -45,3 +59,4 @@ def counting(task, argument):
 register_task("echo", echo)
 register_reward("fragile", fragile)
 register_reward("counting", counting)
+register_reward("host_dies_once", host_dies_once)
