@@ -101,7 +101,7 @@ class PolicySection(Section):
     reward_seconds: float = Field(default=10.0, gt=0)
     """Time limit of one reward of one text, which counts 0 beyond it."""
     reward_tasks: int = Field(default=2, ge=1)
-    """Ray tasks of one worker that compute rewards at the same time."""
+    """Ray processes of one worker that compute rewards at the same time; they reserve no CPU."""
     advantage: Literal["single", "future", "difference", "difference_and_future"] = (
         "difference_and_future"
     )

@@ -22,18 +22,18 @@ from raymdm.data.manifest import Manifest, read_manifest
 from raymdm.data.tokenizer import vocabulary_size
 from raymdm.decoding import check_decoding, generate
 from raymdm.decoding.schedule import fixed_length, plan
+from raymdm.decoding.text import response_text
 from raymdm.errors import ConfigurationError
 from raymdm.evaluations.pool import Record, run_chunks
 from raymdm.evaluations.result_file import ResultFile
 from raymdm.evaluations.scoring import score_item
 from raymdm.evaluations.settings import fixed_decoding
 from raymdm.evaluations.subject import Subject, open_subject
-from raymdm.evaluations.tokens import response_text
 from raymdm.models import Backbone
 from raymdm.progress import counting
 from raymdm.tasks import TaskSpec, get_task
+from raymdm.training.engine_run import pick_device
 from raymdm.training.run_directory import read_json
-from raymdm.training.worker import pick_device
 from raymdm.verdict.items import first_right_step, over_denoised
 
 _COUNTS = ("prompts", "right", "over_denoised", "rate")

@@ -106,6 +106,11 @@ class RoundMaker:
             time.monotonic() - rolled_out,
         )
 
+    def close(self) -> None:
+        """End the processes that roll out and judge."""
+        self.rollouts.close()
+        self.rewards.close()
+
     def _begin(self, step: int, weights: int) -> None:
         """Order those rollouts of a round that are not on disk."""
         if self.prompts.due(step):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from raymdm.config.policy import PolicySection, RolloutDecodingSection
 from raymdm.data.evaluation import Item
 from raymdm.decoding import Trace
+from raymdm.decoding.text import response_text
 from raymdm.models import ModelShape
 from raymdm.policy.advantages import advantages, chosen_steps
 from raymdm.policy.responses import rows_of_responses
@@ -16,6 +18,8 @@ from raymdm.policy.rows import PolicyRows, Rollout
 from raymdm.policy.steps import rows_of_steps, trainable_steps
 from raymdm.reinforcement.job import with_blocks
 from raymdm.reinforcement.rollouts import Ask
+from raymdm.reinforcement.samples import Sample
+from raymdm.tasks import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,7 @@ class Group:
         version: updates that their weights had seen, in steps of the run.
         traces: with all steps of their plan.
         rewards: float64[G, S], of the text that each step predicted.
-        correct: float64[G, S] likewise, the task's own score; NaN where `policy.rewards` has no
-            `correct`.
+        correct: float64[G, S] likewise, the task's own score.
     """
 
     place: Place
@@ -70,6 +73,20 @@ class Group:
         item = self.place.item
         return Rollout(
             item.prompt, self.traces[number], item.number, self.place.epoch * size + number
+        )
+
+    def sample(
+        self, number: int, size: int, tokenizer: Any, task: TaskSpec, eos_token_id: int
+    ) -> Sample:
+        """One of them, as a page shows it."""
+        item = self.place.item
+        gold = response_text(tokenizer, item.input_ids[len(item.prompt) :], eos_token_id)
+        return Sample(
+            self.rollout(number, size),
+            item.id,
+            task.extract(gold) or gold,
+            self.rewards[number].tolist(),
+            self.correct[number].tolist(),
         )
 
 

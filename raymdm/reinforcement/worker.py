@@ -17,6 +17,7 @@ from raymdm.reinforcement.round_maker import Made, RoundMaker
 from raymdm.reinforcement.rounds import Chosen, choose, make_rows
 from raymdm.reinforcement.samples import write_samples
 from raymdm.reinforcement.update import Updated, Updater
+from raymdm.tasks import get_task
 from raymdm.training.checkpoint import Checkpoints, steps_done
 from raymdm.training.engine import start_engine
 from raymdm.training.engine_run import EngineRun, Notice, run_to_end
@@ -35,7 +36,7 @@ def train_policy(job: Job, checkpoints: Checkpoints, notice: Notice | None) -> O
     try:
         outcome = run_to_end(worker, worker.step)
     finally:
-        worker.rounds.rollouts.close()
+        worker.rounds.close()
     if outcome.state != "stopped" and worker.first:
         worker.rounds.kept.clear()
     return outcome
@@ -138,7 +139,7 @@ class PolicyWorker(EngineRun):
             reward = self.rounds.greedy.mean_reward(self.held_out, self.done)
             self.note_score(-reward)
             if self.first and self.job.policy.samples:
-                write_samples(self.job, self.done, made.groups, self.rounds.tokenizer)
+                self._show_samples(made)
         if self.sink is not None:
             self.sink.log(
                 step=self.done,
@@ -151,6 +152,26 @@ class PolicyWorker(EngineRun):
             )
         if self.is_due(self.job.config.training.checkpoint_every):
             self.save_checkpoint()
+
+    def _show_samples(self, made: Made) -> None:
+        """Pages of the first rollouts of this round."""
+        job, tokenizer = self.job, self.rounds.tokenizer
+        task, eos = get_task(job.task), job.shape.eos_token_id
+        samples = [
+            group.sample(number, job.policy.group_size, tokenizer, task, eos)
+            for group in made.groups
+            for number in range(job.policy.group_size)
+        ]
+        write_samples(
+            job.run.path / "samples",
+            self.done,
+            samples[: job.policy.samples],
+            tokenizer,
+            job.shape,
+            task,
+            job.decoding,
+            model=job.run.path.name,
+        )
 
     def save_checkpoint(self) -> None:
         """Write a checkpoint of the rounds done; the rollouts of earlier rounds can go then."""

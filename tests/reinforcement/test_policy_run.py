@@ -66,7 +66,7 @@ def test_the_first_ratios_are_one_and_the_first_kl_is_zero(undisturbed: Any) -> 
     "sections",
     [
         {"training": {"micro_batch_size": 5}},
-        {"policy": {"rollouts": {"batch_size": 5}}},
+        {"policy": {"rollouts": {"batch_size": 5}, "samples": 2}},
         {"deepspeed": {"zero_stage": 2}, "training": {"micro_batch_size": 5}},
         {"training": {"activation_checkpointing": True}},
     ],
