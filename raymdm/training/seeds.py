@@ -16,8 +16,10 @@ def streams_read(config: Config) -> set[Stream]:
     if config.model.init_from is None or config.model.lora.rank is not None:
         streams.add("init")
     if config.policy is not None:
-        scored_masked = config.policy.loss != "mdpo"
-        return streams | {"decode"} | ({"mask"} if scored_masked else set())
+        streams.add("decode")
+        if config.policy.loss != "mdpo":
+            streams.add("mask")
+        return streams
     if config.estimator.objective == "masked":
         streams |= {"time", "mask"}
     if needs_probe(config.estimator) and config.estimator.density.file is None:
