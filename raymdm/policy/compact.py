@@ -60,7 +60,8 @@ def compact(trace: Trace) -> dict[str, np.ndarray]:
 
 def expand(arrays: Mapping[str, np.ndarray]) -> Trace:
     """The trace that was made compact; its confidence is rounded to float16."""
-    start, predictions = arrays["start"].astype(np.int64), arrays["predictions"].astype(np.int64)
+    start: np.ndarray = arrays["start"].astype(np.int64)
+    predictions: np.ndarray = arrays["predictions"].astype(np.int64)
     standing = np.unpackbits(arrays["standing"], axis=1, count=len(start)).astype(bool)
     states = np.where(standing, predictions, start)
     states.reshape(-1)[arrays["other_at"]] = arrays["other"]

@@ -71,7 +71,8 @@ class RewardTasks:
     def ask(self, texts: Sequence[str], references: Sequence[Mapping[str, Any]]) -> Asked:
         """Start on the rewards of texts, each with the reference of its item; equal ones once."""
         known: dict[tuple[str, str], int] = {}
-        places, distinct = [], []
+        places: list[int] = []
+        distinct: list[tuple[str, Mapping[str, Any]]] = []
         for text, reference in zip(texts, references, strict=True):
             place = known.setdefault((text, json.dumps(reference, sort_keys=True)), len(known))
             places.append(place)
