@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -70,6 +70,16 @@ def check_place(option: str, file: Path | None) -> None:
     """Raises ConfigurationError, before the work, where its result could not be written."""
     if file is not None and not file.absolute().parent.is_dir():
         raise ConfigurationError(f"{option} {file}: there is no folder {file.absolute().parent}")
+
+
+def module_paths() -> tuple[str, ...]:
+    """Where modules are imported from here, for `add_module_paths` in another process."""
+    return tuple(dict.fromkeys(os.path.abspath(path) for path in sys.path))
+
+
+def add_module_paths(paths: Iterable[str]) -> None:
+    """Import from these places too, after those that are known: the user's modules among them."""
+    sys.path += [path for path in paths if path not in sys.path]
 
 
 def import_modules(names: list[str]) -> None:

@@ -18,9 +18,8 @@ _AVERAGED: dict[str, tuple[str, Callable[[float], str]]] = {
     "kl": ("KL to the reference", "{:.3g}".format),
     "ratio_deviation": ("deviation of the ratios", "{:.3g}".format),
     "clipped_share": ("clipped", "{:.2%}".format),
-    "skipped_groups": ("skipped groups a round", "{:.2f}".format),
+    "skipped_groups": ("share of skipped groups", "{:.1%}".format),
     "trained_rows": ("rows trained on a round", "{:.0f}".format),
-    "optimiser_steps": ("optimiser steps a round", "{:.3g}".format),
     "rollout_tokens_per_second": ("rollout tokens a second", "{:,.0f}".format),
     "tokens_per_second": ("trained tokens a second", "{:,.0f}".format),
     "staleness": ("staleness of the rollouts' weights", "{:.3g}".format),
@@ -93,7 +92,7 @@ def _facts(rounds: pd.DataFrame) -> Iterator[str]:
         )
     rollouts = curves.measured(rounds, "rollouts")
     if len(rollouts):
-        yield f"{rollouts.sum():,.0f} rollouts"
+        yield f"{rollouts.iloc[-1]:,.0f} rollouts"
     for column, label in _COUNTED.items():
         count = curves.measured(rounds, column).sum()
         if count:
@@ -114,7 +113,7 @@ def _sections(rounds: pd.DataFrame) -> Iterator[tuple[str, list[Markup]]]:
             curves.curve_plot(rounds, "kl", "KL to the reference"),
             curves.ratio_plot(rounds),
             curves.curve_plot(rounds, "clipped_share", "clipped", percent=True),
-            curves.curve_plot(rounds, "skipped_groups", "skipped groups"),
+            curves.curve_plot(rounds, "skipped_groups", "share of skipped groups"),
             curves.curve_plot(rounds, "loss", "loss"),
             curves.curve_plot(rounds, "gradient_norm", "gradient norm"),
         ],

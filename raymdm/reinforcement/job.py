@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 
+from raymdm.command import module_paths
 from raymdm.config import Config
 from raymdm.config.data import TaskSection
 from raymdm.config.loading import fingerprint
@@ -28,10 +29,12 @@ class PolicyJob(Job):
     Attributes:
         numbers: of the training prompts that rounds are made of, in their own order.
         decoding: of the rollouts, with response length and seed.
+        paths: where the program that starts the run imports modules from.
     """
 
     numbers: tuple[int, ...]
     decoding: RolloutDecodingSection
+    paths: tuple[str, ...]
 
     @property
     def policy(self) -> PolicySection:
@@ -109,6 +112,7 @@ def make_policy_job(config: Config, run: RunDirectory) -> PolicyJob:
         **given,
         numbers=tuple(numbers),
         decoding=rollout_decoding(config, job),
+        paths=module_paths(),
     )
 
 

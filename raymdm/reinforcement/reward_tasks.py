@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from raymdm.command import import_modules
+from raymdm.command import add_module_paths, import_modules, module_paths
 from raymdm.config.data import TaskSection
 from raymdm.errors import RaymdmError, RunError
 from raymdm.policy.rewards import Scores, Verifier
@@ -83,7 +83,7 @@ class RewardTasks:
         if not ray.is_initialized():
             return Asked(places, [self._here(*share) for share in shares])
         while len(self._actors) < count:
-            self._actors.append(_remote().remote(*self._settings))
+            self._actors.append(_remote().remote(module_paths(), *self._settings))
         actors = self._actors[:count]
         return Asked(
             places,
@@ -118,16 +118,22 @@ class RewardTasks:
 
 
 class RewardProcess:
-    """A process of rewards; the arguments are those of `Verifier`."""
+    """A process of rewards.
 
-    def __init__(self, *settings: Any) -> None:
-        self._settings = settings
+    Args:
+        paths: where the one that asks imports modules from.
+        settings: arguments of `Verifier`.
+    """
+
+    def __init__(self, paths: Sequence[str], *settings: Any) -> None:
+        self._paths, self._settings = paths, settings
         self._verifier: Verifier | None = None
 
     def scores(self, texts: Sequence[str], references: Sequence[Mapping[str, Any]]) -> Scores:
         """The rewards of texts."""
         # Not at the start: what it raises would be an actor that died.
         if self._verifier is None:
+            add_module_paths(self._paths)
             import_modules(self._settings[2])
             self._verifier = Verifier(*self._settings)
         return self._verifier(texts, references)

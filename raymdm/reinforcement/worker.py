@@ -9,7 +9,7 @@ import math
 import time
 from typing import Any
 
-from raymdm.command import import_modules
+from raymdm.command import add_module_paths, import_modules
 from raymdm.reinforcement.job import PolicyJob
 from raymdm.reinforcement.measures import RoundFigures, round_figures
 from raymdm.reinforcement.reference import Reference
@@ -31,6 +31,7 @@ from raymdm.training.starting import sharded_model, trained_model
 def train_policy(job: Job, checkpoints: Checkpoints, notice: Notice | None) -> Outcome:
     """Train on this worker until the last round, the job's pause, divergence or a wish to stop."""
     assert isinstance(job, PolicyJob)
+    add_module_paths(job.paths)
     import_modules(job.config.imports)
     worker = PolicyWorker(job, checkpoints, notice)
     try:

@@ -263,4 +263,3 @@ def test_a_start_that_changed_is_not_resumed(
     start.symlink_to(other.run.model)
     with pytest.raises(CheckpointError, match="not the weights"):
         run_in_process(start_policy(config, resume=True), train_policy)
-
