@@ -7,6 +7,7 @@ raymdm bench head
 raymdm bench packing --set data.folder=data/gsm8k
 raymdm bench step
 raymdm bench decode
+raymdm bench rl
 raymdm bench loading
 raymdm bench stream
 raymdm bench checkpoint
@@ -46,6 +47,7 @@ class Name(str, Enum):
     packing = "packing"
     step = "step"
     decode = "decode"
+    rl = "rl"
     loading = "loading"
     stream = "stream"
     checkpoint = "checkpoint"
@@ -64,7 +66,8 @@ def main(
         typer.Option(
             min=1,
             help="Timed blocks of each side; without it 25 (of two steps) for `train`, 5 for "
-            "`head`, 12 for `packing`, 10 for `step`, 2 for `decode`.",
+            "`head`, 12 for `packing`, 10 for `step`, 2 for `decode`, 3 (and as many rounds) for "
+            "`rl`.",
         ),
     ] = None,
     json_file: Annotated[
@@ -106,6 +109,10 @@ def main(
     model that learns a text first; and LLaDA's own loop, written out. Models of 0.1M and 5M
     parameters, on a GPU one of 1.3B too; about six minutes on two cores.
 
+    `rl`: rollouts in batches against their bare forwards; where the seconds of whole rounds of
+    rollouts, rewards and updates go, and how many are not in the model's forwards and backwards;
+    and the size of a trace. Models of 0.1M and 5M parameters; about four minutes on two cores.
+
     `loading`: memory that two workers hold while they load a checkpoint of 0.27B parameters under
     ZeRO 3, against one copy of it; another size by `--set model.…`; about a minute.
 
@@ -125,8 +132,8 @@ def main(
     `verdict`: simulated coverage of every interval that `compare` shows, at 3 to 24 seeds, and the
     error and power of adaptive seeds with a look after every batch; no run is made. A few minutes.
 
-    `head`, `packing`, `step` and `decode` use a GPU where there is one. They and `verdict` need
-    neither Ray nor DeepSpeed.
+    `head`, `packing`, `step`, `decode` and `rl` use a GPU where there is one. All of them but `rl`,
+    and `verdict`, need neither Ray nor DeepSpeed.
 
     Example: raymdm bench train --set training.threads_per_worker=2 --json train.json
     """

@@ -10,6 +10,7 @@ Doors: `train.measure_training` (our worker loop against a bare PyTorch loop), `
 estimator on trained tiny models), `head.measure_head` (ways to compute the output layer and its
 loss), `packing.measure_packing` (padded rows against packed ones), `step.measure_step` (a whole
 step against the best matrix product), `decode.measure_decoding` (batches, caches and LLaDA's loop),
-`loading.measure_loading` (memory of loading in shards), `verdict.measure_verdict` (coverage and
-error of the statistics, simulated).
+`rl.measure_rollouts` (rollouts against their forwards), `rl_rounds.measure_rounds` (where the
+seconds of whole rounds go), `loading.measure_loading` (memory of loading in shards),
+`verdict.measure_verdict` (coverage and error of the statistics, simulated).
 """

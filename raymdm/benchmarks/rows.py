@@ -1,6 +1,9 @@
 """Prepared rows of random tokens: a measurement needs lengths and vocabulary, not text."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +19,24 @@ def write_random_rows(
     prompt_lengths: np.ndarray,
     vocabulary_size: int,
     tokens: SpecialTokens | None = None,
+    task: Mapping[str, Any] | None = None,
+    reference: Mapping[str, Any] | None = None,
 ) -> Path:
     """A prepared folder of training rows only, of int64[N] tokens, the first of them the prompt.
 
     The three last ids are mask, EOS and padding, unless `tokens` says which are. There is no
-    tokenizer: nothing is decoded.
+    tokenizer: what decodes them is to be written beside them.
+
+    Args:
+        folder: made where it is missing.
+        lengths: of the rows.
+        prompt_lengths: of their prompts.
+        vocabulary_size: special tokens included.
+        tokens: the special ones.
+        task: of the rows, where they are scored.
+        reference: what all of them are scored against.
     """
+    scored = None if reference is None else json.dumps(reference)
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     if tokens is None:
@@ -32,7 +47,7 @@ def write_random_rows(
         for number, (length, prompt) in enumerate(zip(lengths, prompt_lengths, strict=True)):
             ids = plain[random.integers(0, len(plain), length - 1)].tolist()
             row = [*ids, tokens.eos_token_id]
-            file.write(row_line(row, int(prompt), f"row-{number}", None))
+            file.write(row_line(row, int(prompt), f"row-{number}", scored))
     split = SplitManifest(
         file="train.jsonl",
         rows=len(lengths),
@@ -50,7 +65,7 @@ def write_random_rows(
         Manifest(
             format=FORMAT,
             fingerprint=f"random rows {len(lengths)} {lengths.sum()} {vocabulary_size}",
-            task={},
+            task=dict(task or {}),
             prepare={},
             sources={},
             versions={},

@@ -39,6 +39,18 @@ class Trace:
         """What the model read at each step, int64[S, n]."""
         return torch.cat([self.start[None], self.states])[:-1]
 
+    def only(self, step: int) -> "Trace":
+        """The step from 0 with this number alone, which starts from what it read."""
+        part, drawn = slice(step, step + 1), self.log_probability
+        return replace(
+            self,
+            start=self.states[step - 1] if step else self.start,
+            states=self.states[part],
+            predictions=self.predictions[part],
+            confidence=self.confidence[part],
+            log_probability=None if drawn is None else drawn[part],
+        )
+
     def rested(self, steps: int) -> "Trace":
         """The same with steps after its last, up to `steps` in all, in which nothing happens."""
         more = steps - len(self.states)

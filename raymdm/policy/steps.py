@@ -66,15 +66,15 @@ def rows_of_steps(
     """
     shown, targets, response, counted, weights, scale, behaviour = [], [], [], [], [], [], []
     for rollout, step in zip(rollouts, steps, strict=True):
-        prompt, trace = rollout.prompt, rollout.trace
+        prompt, trace = rollout.prompt, rollout.trace.only(step)
         if trace.log_probability is None:
             raise ValueError("a trace without log-probabilities cannot be trained on")
-        read, predicted = trace.inputs[step], trace.predictions[step]
-        trained = trained_positions(trace, section, shape)[step]
-        drawn = trace.log_probability[step].where(trained, 0.0)
+        read, predicted = trace.start, trace.predictions[0]
+        trained = trained_positions(trace, section, shape)[0]
+        drawn = trace.log_probability[0].where(trained, 0.0)
         if drawn.isnan().any():
             raise ValueError("positions without a prediction of their own cannot be trained on")
-        sure = trace.confidence[step] if section.confidence_weights else torch.ones_like(drawn)
+        sure = trace.confidence[0] if section.confidence_weights else torch.ones_like(drawn)
         given = torch.as_tensor(prompt, dtype=torch.int64)
         shown.append(torch.cat([given, read]))
         targets.append(torch.cat([given, predicted]))

@@ -296,3 +296,22 @@ def test_predictions_of_a_cache_are_refused(model: Backbone):
     _, (trace,) = generate(model, [PROMPTS[0]], settings, trace=True, log_probabilities=True)
     with pytest.raises(ValueError, match="prediction of their own"):
         rows_of_steps([Rollout(PROMPTS[0], trace, 0, 0)], [1], [1.0], policy(after_eos=True), SHAPE)
+
+
+@pytest.mark.parametrize("tokens", ["all_masked", "revealed"])
+@pytest.mark.parametrize("remasking", ["none", "running_max"])
+def test_a_step_alone_is_as_among_the_others(model: Backbone, tokens: str, remasking: str):
+    section = policy(tokens=tokens)
+    for rollout in rolled(model, decoding(remasking=remasking, temperature=1.0)):
+        trace = rollout.trace
+        trained = trained_positions(trace, section, SHAPE)
+        assert trace.log_probability is not None
+        for step in range(len(trace.states)):
+            alone = trace.only(step)
+            assert torch.equal(alone.inputs, trace.inputs[step : step + 1])
+            assert torch.equal(trained_positions(alone, section, SHAPE)[0], trained[step])
+            for name in ("states", "predictions", "confidence", "log_probability"):
+                whole = getattr(trace, name)[step : step + 1]
+                torch.testing.assert_close(
+                    getattr(alone, name), whole, rtol=0, atol=0, equal_nan=True
+                )
