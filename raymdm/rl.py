@@ -33,7 +33,6 @@ from raymdm.config import Config
 from raymdm.errors import ConfigurationError, DivergedError, StoppedError
 from raymdm.evaluations.subject import is_run
 from raymdm.progress import follow, status_line
-from raymdm.reinforcement.figures import write_figures
 from raymdm.reinforcement.filter import filter_prompts
 from raymdm.reinforcement.job import PolicyJob, make_policy_job
 from raymdm.reinforcement.worker import train_policy
@@ -174,10 +173,9 @@ def _train(job: PolicyJob, run: RunDirectory) -> Outcome:
             f"{run.path}: stopped after step {outcome.step} of {job.steps} with a checkpoint "
             f"({outcome.message}); continue with the same command and --resume"
         )
-    page = write_figures(run.path)
     clear_up(job.config, run)
     seconds = time.monotonic() - started
-    typer.echo(f"finished {outcome.step} steps in {seconds:.0f} s: {run.path}, curves in {page}")
+    typer.echo(f"finished {outcome.step} steps in {seconds:.0f} s: {run.path}, curves in rl.html")
     return outcome
 
 

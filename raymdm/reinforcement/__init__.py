@@ -1,6 +1,8 @@
-"""Reinforcement learning of a masked model on Ray: rollouts, their rewards, updates; `raymdm rl`.
+"""Reinforcement learning of a masked model on Ray: `raymdm rl`. The mathematics is `raymdm.policy`'s.
 
-The mathematics is `raymdm.policy`'s. Doors: `worker.train_policy` (a worker's run, as
-`raymdm.training` starts it), `job.make_policy_job`, `filter.filter_prompts` (which prompts
-over-denoise).
+A run's steps are rounds: prompts (`prompts.py`) -> rollouts, by the workers themselves or by actors
+(`rollouts.py`, `actors.py`) -> rewards of every step's text in Ray (`judging.py`,
+`reward_tasks.py`) -> groups and the rows chosen from them (`rounds.py`) -> updates (`update.py`).
+Doors: `job.make_policy_job`, `worker.train_policy` (what `raymdm.training` runs on every worker),
+`filter.filter_prompts`.
 """

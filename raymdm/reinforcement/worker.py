@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from raymdm.command import add_module_paths, import_modules
+from raymdm.reinforcement.figures import write_figures
 from raymdm.reinforcement.job import PolicyJob
 from raymdm.reinforcement.measures import RoundFigures, round_figures
 from raymdm.reinforcement.reference import Reference
@@ -38,8 +39,10 @@ def train_policy(job: Job, checkpoints: Checkpoints, notice: Notice | None) -> O
         outcome = run_to_end(worker, worker.step)
     finally:
         worker.rounds.close()
-    if outcome.state != "stopped" and worker.first:
-        worker.rounds.kept.clear()
+    if worker.first:
+        write_figures(job.run.path)
+        if outcome.state != "stopped":
+            worker.rounds.kept.clear()
     return outcome
 
 
