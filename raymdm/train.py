@@ -27,7 +27,7 @@ from raymdm.command import (
 from raymdm.config import Config
 from raymdm.data.indexing import are_many
 from raymdm.data.mixture import describe_quotas
-from raymdm.errors import DivergedError, StoppedError
+from raymdm.errors import ConfigurationError, DivergedError, StoppedError
 from raymdm.progress import follow, status_line
 from raymdm.training import RunDirectory, run_trainer
 from raymdm.training.checkpoint import check_store, clear_up, open_store
@@ -58,6 +58,10 @@ def main(
     Example: raymdm train -c base -c models/tiny -c estimators/ppots --set run_dir=runs/one
     """
     checked = settings(config, set_, imports, dump_config)
+    if checked.policy is not None:
+        raise ConfigurationError(
+            "the configuration has a policy, which is trained from rewards: run `raymdm rl` with it"
+        )
     train(checked, resume=resume, verbose=verbose)
 
 

@@ -46,6 +46,16 @@ def test_choices_that_fit(keys: dict[str, Any]):
         ({"decoding": {"cache": "dual"}}, "cache dual draws tokens from approximate logits"),
         ({"decoding": {"threshold": 0.9}}, "threshold gives every rollout a number of steps"),
         ({"decoding": {"threshold": 0.9, "confidence": "shared_order"}}, "not shared_order"),
+        ({"decoding": {"seed": 3}}, "give stream_seeds.decode"),
+        ({"rollouts": {"staleness": 1}}, "give policy.rollouts.actors"),
+        (
+            {"rollouts": {"staleness": 1, "actors": 1}, "incremental_training": True},
+            "staleness to 0",
+        ),
+        (
+            {"decoding": {"block_length": 4}, "mixture_block_lengths": [4, 8]},
+            "mixture_block_lengths to draw it from",
+        ),
         ({"group_size": 1}, "group_size 1 has nothing to compare"),
         (
             {"group_size": 1, "normalisation": "group", "loss": "diffu_grpo"},

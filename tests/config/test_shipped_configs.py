@@ -120,6 +120,29 @@ def test_a_later_estimator_replaces_an_earlier_one_in_all_that_is_read(second: s
         assert in_force(merged(first, second).estimator) == alone
 
 
+METHODS = ("rl/mdpo", "rl/diffu_grpo", "rl/coupled_grpo")
+
+
+@pytest.mark.parametrize("second", METHODS)
+def test_a_later_method_of_reinforcement_learning_replaces_an_earlier_one(second: str):
+    alone = merged(second).policy
+    for first in METHODS:
+        assert merged(first, second).policy == alone
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_of_reinforcement_learning_go_with_their_recipes(method: str):
+    """Laid over a task and under a recipe, whose keys stay."""
+    small = merged("base", "models/tiny", "tasks/sorting", "rl/sorting", method)
+    assert small.policy is not None
+    assert (small.policy.prompts_per_step, small.prepare.train_references) == (8, True)
+    large = merged("base", "tasks/openr1_math", method, "rl/llada-8b")
+    assert large.policy is not None
+    assert large.policy.loss == merged(method).policy.loss
+    assert (large.training.learning_rate, large.policy.decoding.steps) == (7e-7, 128)
+    assert (large.policy.beta, large.policy.epsilon, large.deepspeed.zero_stage) == (0.02, 0.2, 2)
+
+
 @pytest.mark.parametrize("name", shipped("estimators"))
 def test_an_estimator_names_every_choice_even_where_it_is_the_default(name: str):
     """So it replaces an earlier one whatever that says; details of a choice may keep defaults."""
