@@ -1,4 +1,4 @@
-"""Reinforcement learning of a masked model on Ray: `raymdm rl`. The mathematics is `raymdm.policy`'s.
+"""Reinforcement learning of a masked model on Ray; the mathematics is `raymdm.policy`'s.
 
 A run's steps are rounds: prompts (`prompts.py`) -> rollouts, by the workers themselves or by actors
 (`rollouts.py`, `actors.py`) -> rewards of every step's text in Ray (`judging.py`,
