@@ -88,7 +88,7 @@ class PolicySection(Section):
     rows."""
     incremental_training: bool = False
     """Before each epoch decode all prompts with `evaluation.decoding` and the weights as they are;
-    the epoch trains on those that over-denoise, right at some step and wrong at the end (mdpo)."""
+    the epoch trains on those that over-denoise, right at some step and wrong at the end."""
     mixture_block_lengths: list[Annotated[int, Field(ge=1)]] = []
     """Draw the block length of every group of rollouts from these, in place of
     policy.decoding.block_length; empty draws none."""

@@ -90,6 +90,11 @@ class Config(Section):
                 "policy.rollouts.actors null lets every worker roll out with a whole model, which "
                 "deepspeed.zero_stage 3 does not leave it; give a number of actors, or stage 2"
             )
+        if policy.rollouts.actors is not None and self.cluster.min_workers is not None:
+            raise ValueError(
+                "cluster.min_workers lets workers take whatever room there is, and "
+                "policy.rollouts.actors need theirs; leave one of them out"
+            )
         if policy.incremental_training and self.training.steps is None:
             raise ValueError(
                 "policy.incremental_training has epochs of any length; give training.steps"

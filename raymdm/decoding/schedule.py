@@ -99,7 +99,7 @@ def block_schedules(settings: DecodingSection, tokens: int) -> list[list[int]]:
         return [_schedule(size, size, settings) for size in sizes]
     if sizes and settings.steps % len(sizes):
         raise ConfigurationError(
-            f"evaluation.decoding.steps {settings.steps} cannot be shared by {len(sizes)} blocks "
+            f"decoding.steps {settings.steps} cannot be shared by {len(sizes)} blocks "
             f"({tokens} tokens, block_length {block}); choose a multiple of {len(sizes)}"
         )
     return [_schedule(size, settings.steps // len(sizes), settings) for size in sizes]

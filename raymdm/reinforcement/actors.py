@@ -6,7 +6,6 @@ that was lost is started again by Ray, with its call, and gives the same rollout
 """
 
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from raymdm.config import Config
 from raymdm.decoding import Trace
 from raymdm.decoding.batching import PADDING, batches
-from raymdm.errors import RaymdmError, RunError
+from raymdm.errors import RaymdmError
 from raymdm.models import Backbone, ModelShape
 from raymdm.policy.compact import compact, expand
 from raymdm.reinforcement.rollouts import Ask, roll
@@ -28,8 +27,8 @@ from raymdm.training.engine import trained_state
 from raymdm.training.engine_run import pick_device
 from raymdm.training.starting import trained_model
 
-LIVES = 3
-"""How often a lost actor is started again, with the batch that it was at."""
+RETRIES = 3
+"""How often a batch is rolled out again whose actor was lost."""
 Weights = dict[str, np.ndarray]
 """The bytes of the trained weights by name."""
 
@@ -73,12 +72,15 @@ def pack_weights(state: dict[str, torch.Tensor]) -> Weights:
 
 def load_weights(model: Backbone, weights: Weights) -> None:
     """Copy packed weights into a model of the same kind and precision."""
+    names = dict(model.named_parameters())
+    if not weights.keys() <= names.keys():
+        raise ValueError(f"weights of another model: {sorted(weights.keys() - names.keys())[:3]}")
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the store's memory cannot be written to, nor is it
-        for name, parameter in model.named_parameters():
-            if name in weights:
-                given = torch.from_numpy(weights[name]).view(parameter.dtype)
-                parameter.copy_(given.view(parameter.shape))
+        for name, content in weights.items():
+            parameter = names[name]
+            given = torch.from_numpy(content).view(parameter.dtype)
+            parameter.copy_(given.view(parameter.shape))
 
 
 class ActorRollouts:
@@ -97,6 +99,7 @@ class ActorRollouts:
         self.ranks = torch.distributed.get_world_size()
         self.actors: list[Any] = []
         self._version, self._weights = 0, list[Any]()
+        self.restarts = 0
         self._pending: dict[str, _Order] = {}
         self._processes: dict[int, int] = {}
         self._next = 0
@@ -104,8 +107,8 @@ class ActorRollouts:
             remote = ray.remote(RolloutActor).options(
                 num_cpus=config.cluster.cpus_per_worker,
                 num_gpus=config.cluster.gpus_per_worker,
-                max_restarts=LIVES,
-                max_task_retries=LIVES,
+                max_restarts=-1,
+                max_task_retries=RETRIES,
                 # Not inside the room that Ray Train or Tune has reserved for the worker itself.
                 scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None),
                 runtime_env={"env_vars": {"OMP_NUM_THREADS": _threads(config)}},
@@ -146,14 +149,15 @@ class ActorRollouts:
         """See `Rollouts`.
 
         Raises:
-            RunError: an actor was lost too often, or failed.
+            RaymdmError: that an actor gave back.
+            RuntimeError: an actor was lost again and again, or failed.
         """
         parts: list[Any] = [None] * self.ranks
         if self.first:
             parts = self._traces(self._pending.pop(key))
         mine: list[Any] = [None]
         torch.distributed.scatter_object_list(mine, parts if self.first else None, src=0)
-        if isinstance(mine[0], RaymdmError):
+        if isinstance(mine[0], Exception):
             raise mine[0]
         return [expand(arrays) for arrays in mine[0]]
 
@@ -164,17 +168,13 @@ class ActorRollouts:
             try:
                 found, process = ray.get(call)
             except ray.exceptions.RayError as error:
-                reason = (str(error).strip() or "no message").splitlines()[-1].split(". ")[0]
-                found, process = RunError(f"a rollout actor was lost ({reason})"), 0
+                # Lost again and again, or a mistake of ours: a failure of the worker that asked.
+                return [RuntimeError(f"a rollout actor failed: {error}")] * self.ranks
             if isinstance(found, RaymdmError):
                 return [found] * self.ranks
             if self._processes.setdefault(number, process) != process:
                 self._processes[number] = process
-                print(
-                    f"rollout actor {number} was lost and started again; its batch was made anew",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                self.restarts += 1
             made.update(zip(places, found, strict=True))
         parts, start = [], 0
         for size in order.sizes:

@@ -55,7 +55,7 @@ class PolicyJob(Job):
     @property
     def data_fingerprint(self) -> str:
         """Of the prepared data and, where they are not all, of the chosen prompts."""
-        if len(self.numbers) == len(self.train):
+        if self.numbers == tuple(range(len(self.train))):
             return self.manifest.fingerprint
         return fingerprint({"manifest": self.manifest.fingerprint, "prompts": self.numbers})
 
@@ -107,6 +107,7 @@ def make_policy_job(config: Config, run: RunDirectory) -> PolicyJob:
     order = Order(seed_of(config, "order"), len(numbers), policy.prompts_per_step)
     given = {field.name: getattr(job, field.name) for field in fields(job)}
     given["config"] = fixed_decoding(config, job.manifest)
+    check_decoding(given["config"].evaluation.decoding, causal=False)
     given["order"], given["steps"] = order, total_steps(config.training, order.steps_per_epoch)
     return PolicyJob(
         **given,

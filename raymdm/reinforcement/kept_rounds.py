@@ -16,10 +16,15 @@ FOLDER = "rollouts"
 
 
 class KeptRounds:
-    """Files of groups, each by its round and slot: whoever has the slot next reads it."""
+    """Files of groups, each by its round and slot: whoever has the slot next reads it.
 
-    def __init__(self, run: RunDirectory) -> None:
-        self.path = run.path / FOLDER
+    Args:
+        run: whose they are.
+        start: fingerprint of the weights that it starts from.
+    """
+
+    def __init__(self, run: RunDirectory, start: str | None) -> None:
+        self.path, self.start = run.path / FOLDER, start
 
     def read(self, step: int, place: Place) -> Group | None:
         """The group that was rolled out for a place of a round; None where there is none whole."""
@@ -30,8 +35,8 @@ class KeptRounds:
             found = read_traces(file)
         except CheckpointError:
             return None
-        if found.metadata.get("who") != _who(place):
-            return None  # of another list of prompts
+        if found.metadata.get("who") != self._who(place):
+            return None  # of another list of prompts, or another start
         return Group(
             place,
             int(found.metadata["version"]),
@@ -48,7 +53,7 @@ class KeptRounds:
             file,
             group.traces,
             {"rewards": group.rewards, "correct": group.correct},
-            {"who": _who(group.place), "version": str(group.version)},
+            {"who": self._who(group.place), "version": str(group.version)},
         )
 
     def drop(self, before: int) -> None:
@@ -64,7 +69,9 @@ class KeptRounds:
     def _file(self, step: int, place: Place) -> Path:
         return self.path / f"{step:08d}" / f"slot-{place.slot:05d}.safetensors"
 
-
-def _who(place: Place) -> str:
-    """What the rollouts of a place depend on, beside the weights."""
-    return f"prompt {place.item.number} epoch {place.epoch} block {place.block_length}"
+    def _who(self, place: Place) -> str:
+        """What the rollouts of a place depend on, beside the weights of the moment."""
+        return (
+            f"start {self.start} prompt {place.item.number} epoch {place.epoch} "
+            f"block {place.block_length}"
+        )

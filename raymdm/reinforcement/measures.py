@@ -1,5 +1,6 @@
 """What a round was: sums over the workers, as columns of `metrics.parquet`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -38,6 +39,7 @@ def round_figures(
     flags: tuple[bool, bool],
     device: torch.device,
     passes: int,
+    names: Sequence[str],
 ) -> RoundFigures:
     """One global sum; every rank must call it.
 
@@ -50,8 +52,9 @@ def round_figures(
         flags: further numbers to be summed.
         device: of this worker.
         passes: forwards of a row at a step: 2 with guidance.
+        names: of the rewards.
     """
-    own = _sums(chosen, made, shape)
+    own = _sums(chosen, made, shape, names)
     by_step = torch.cat([group.rewards for group in chosen.groups]).sum(0)
     values = global_sum(*own.values(), *by_step.tolist(), *flags, device=device)
     total = dict(zip(own, values, strict=False))
@@ -66,13 +69,14 @@ def round_figures(
         "reward": reward,
         "reward_deviation": sqrt(max(variance, 0.0)),
         **{
-            name: total[name] / max(total["judged"], 1)
-            for name in own
-            if name.startswith("reward_of_")
+            f"reward_of_{name}": total[f"reward_of_{name}"] / max(total["judged"], 1)
+            for name in names
         },
         "accuracy": total["correct"] / rollouts,
         "over_denoising_rate": total["over_denoised"] / rollouts,
         "reward_by_denoising_step": (rewards / rollouts).tolist(),
+        "first_step_reward": rewards[0] / rollouts,
+        "middle_step_reward": rewards[len(rewards) // 2] / rollouts,
         "kl": means["kl"],
         "ratio_mean": means["ratio"],
         "ratio_deviation": sqrt(max(means["ratio_squared"] - means["ratio"] ** 2, 0.0)),
@@ -85,6 +89,8 @@ def round_figures(
         "reward_seconds": made.reward_seconds,
         "training_seconds": training_seconds,
         "staleness": made.staleness,
+        "actors_restarted": made.restarts,
+        "prompts_listed": made.listed,
         "rewards_computed": total["checks"],
         "rewards_timed_out": total["timed_out"],
         "rewards_crashed": total["crashed"],
@@ -98,7 +104,7 @@ def round_figures(
     return RoundFigures(columns, counts, values[len(own) + len(by_step) :])
 
 
-def _sums(chosen: Chosen, made: Made, shape: ModelShape) -> dict[str, float]:
+def _sums(chosen: Chosen, made: Made, shape: ModelShape, names: Sequence[str]) -> dict[str, float]:
     """Of this worker."""
     groups, judged = chosen.groups, made.judged
     final = torch.cat([group.rewards[:, -1] for group in groups])
@@ -110,17 +116,21 @@ def _sums(chosen: Chosen, made: Made, shape: ModelShape) -> dict[str, float]:
         "reward_squared": float(final.square().sum()),
         "over_denoised": float(sum(int(group.over_denoised.sum()) for group in groups)),
         "correct": float(sum(float(group.correct[:, -1].sum()) for group in groups)),
-        "tokens": float(sum(len(t.start) for group in groups for t in group.traces)),
+        "tokens": 0.0,
         "steps": float(sum(_steps(group, shape) for group in groups)),
         "checks": 0.0,
         "timed_out": 0.0,
         "crashed": 0.0,
         "judged": 0.0,
+        **{f"reward_of_{name}": 0.0 for name in names},
     }
     if judged is not None:
         for name in ("checks", "timed_out", "crashed"):
             sums[name] = float(getattr(judged, name))
+        # Of rollouts that are on disk nothing is told: they were made another time.
         sums["judged"] = float(sum(map(len, judged.rewards)))
+        sums["tokens"] = sums["judged"] * len(groups[0].traces[0].start)
+        sums |= {f"reward_of_{name}": judged.parts[name] for name in names}
     return sums
 
 

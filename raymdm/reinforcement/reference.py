@@ -39,7 +39,8 @@ class Reference:
         engine, *_ = import_deepspeed().initialize(
             model=sharded_model(config, shape), config=settings, dist_init_required=True
         )
-        self.copy = engine.eval()
+        engine.eval()  # which gives nothing back
+        self.copy = engine
 
     @torch.no_grad()
     def scores(self, engine: Any, rows: PolicyRows, settings: DecodingSection) -> Tensor:

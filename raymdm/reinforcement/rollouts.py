@@ -30,7 +30,13 @@ class Ask:
 
 
 class Rollouts(Protocol):
-    """Where rollouts come from; every rank must call each method together."""
+    """Where rollouts come from; every rank must call each method together.
+
+    Attributes:
+        restarts: processes that were lost and started again so far.
+    """
+
+    restarts: int
 
     def begin(self, key: str, asks: Sequence[Ask], engine: Any, version: int) -> None:
         """Order what this rank wants, to be made with the engine's weights as they are now.
@@ -87,7 +93,7 @@ class OwnRollouts:
     """
 
     def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
+        self.batch_size, self.restarts = batch_size, 0
         self._made: dict[str, list[Trace]] = {}
 
     def begin(self, key: str, asks: Sequence[Ask], engine: Any, version: int) -> None:

@@ -1,11 +1,11 @@
 """Rounds on one worker: whose prompts, rolled out now or ahead, judged, and kept on disk."""
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.distributed
 
 from raymdm.data.encoding import load_encoder
@@ -34,6 +34,8 @@ class Made:
         staleness: the most steps that the weights of a group were behind.
         rollout_seconds: until the rollouts were there.
         reward_seconds: until their rewards were.
+        listed: prompts that over-denoised when they were last listed; NaN if they never were.
+        restarts: lost rollout actors so far.
     """
 
     groups: list[Group]
@@ -42,6 +44,8 @@ class Made:
     staleness: int
     rollout_seconds: float
     reward_seconds: float
+    listed: float
+    restarts: int
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class _Begun:
     version: int
     missing: list[Place]
     kept: list[Group]
+    on_the_way: bool = True
 
 
 class RoundMaker:
@@ -58,12 +63,13 @@ class RoundMaker:
     Args:
         job: the run.
         engine: whose weights roll out.
+        device: of this worker.
     """
 
-    def __init__(self, job: PolicyJob, engine: Any) -> None:
+    def __init__(self, job: PolicyJob, engine: Any, device: torch.device) -> None:
         self.job, self.engine, self.policy = job, engine, job.policy
         self.items = job.items()
-        self.kept = KeptRounds(job.run)
+        self.kept = KeptRounds(job.run, job.start)
         self.prompts = prompts_of(job)
         self.tokenizer = load_encoder(job.data_folder, job.trusts_code).tokenizer
         self.rewards = RewardTasks(
@@ -75,7 +81,8 @@ class RoundMaker:
             self.policy.reward_tasks,
         )
         self.rollouts = rollouts_of(job)
-        self.greedy = Greedy(job, engine, self.rollouts, self.rewards, self.tokenizer)
+        self.greedy = Greedy(job, engine, self.rollouts, self.rewards, self.tokenizer, device)
+        self.listed = float("nan")
         share = self.policy.prompts_per_step // torch.distributed.get_world_size()
         first = torch.distributed.get_rank() * share
         self.slots = range(first, first + share)
@@ -89,14 +96,9 @@ class RoundMaker:
             if number not in self._begun:
                 self._begin(number, weights=step)
         begun = self._begun.pop(step)
-        traces = self.rollouts.collect(f"round {step}")
+        traces = self.rollouts.collect(f"round {step}") if begun.on_the_way else []
         rolled_out = time.monotonic()
-        groups, judged = list(begun.kept), None
-        if begun.missing:
-            judged, made = self._judged(begun, traces)
-            groups += made
-        for group in groups[len(begun.kept) :]:
-            self.kept.write(step, group)
+        judged, groups = self._complete(step, begun, traces)
         return Made(
             sorted(groups, key=lambda group: group.place.slot),
             begun.epoch,
@@ -104,7 +106,30 @@ class RoundMaker:
             step - min(group.version for group in groups),
             rolled_out - started,
             time.monotonic() - rolled_out,
+            self.listed,
+            self.rollouts.restarts,
         )
+
+    def settle(self) -> None:
+        """Wait for the rounds that were ordered ahead, and keep them: a run that goes on from here
+        has them with the weights that they were ordered with.
+        """
+        for step, begun in self._begun.items():
+            if begun.on_the_way:
+                traces = self.rollouts.collect(f"round {step}")
+                _, groups = self._complete(step, begun, traces)
+                self._begun[step] = _Begun(begun.epoch, begun.version, [], groups, False)
+
+    def _complete(
+        self, step: int, begun: "_Begun", traces: Sequence[Trace]
+    ) -> tuple[Judged | None, list[Group]]:
+        """All groups of a round; those that were not on disk are judged, and are then."""
+        if not begun.missing:
+            return None, begun.kept
+        judged, made = self._judged(begun, traces)
+        for group in made:
+            self.kept.write(step, group)
+        return judged, [*begun.kept, *made]
 
     def close(self) -> None:
         """End the processes that roll out and judge."""
@@ -159,14 +184,8 @@ class RoundMaker:
         """The prompts of the next epoch: those that over-denoise with the weights as they are."""
         candidates = [self.items[number] for number in self.job.numbers]
         found = self.greedy.over_denoising(candidates, weights)
-        remark = self.prompts.renew(found)
-        if torch.distributed.get_rank() == 0:
-            print(
-                f"{len(found)} of {len(candidates)} prompts over-denoise"
-                f"{'' if remark is None else f'; {remark}'}",
-                file=sys.stderr,
-                flush=True,
-            )
+        self.prompts.renew(found)
+        self.listed = float(len(found))
 
 
 def prompts_of(job: PolicyJob) -> Prompts:

@@ -82,10 +82,10 @@ class Updater:
             return Updated(0.0, float("nan"), 0, 0, 0, 0, 0, dict.fromkeys(SUMS[1:], 0.0))
         kept: list[list[tuple[PolicyRows, Tensor | None]]] = []
         for number, each in enumerate(passes):
-            again = number and each is passes[0] and each.behaviour is not None
+            again = number and self._is_given
             kept.append(kept[0] if again else self._fixed(self._parts(each), first=not number))
         backwards = len(passes) * trained
-        fixed = 1 if passes[0].behaviour is not None else len(passes)
+        fixed = 1 if self._is_given else len(passes)
         forwards = backwards + (fixed * trained if self.reference is not None else 0)
         forwards += (fixed - 1) * trained
         sums = dict.fromkeys(SUMS, 0.0)
@@ -118,6 +118,13 @@ class Updater:
         tokens *= len(passes)
         return Updated(loss, norm, len(passes), rows, tokens, forwards, backwards, means)
 
+    @property
+    def _is_given(self) -> bool:
+        """Whether rows have the rollouts' own probabilities. Not asked of the rows: all ranks must
+        do the same, whatever rows they have.
+        """
+        return self.section.loss == "mdpo"
+
     def _parts(self, rows: PolicyRows) -> list[PolicyRows]:
         """Rows in forwards, of like length together; as many forwards as any rank needs."""
         size = self.micro_batch or max(len(rows), 1)
@@ -139,8 +146,9 @@ class Updater:
             reference = None
             if self.reference is not None:
                 reference = self.reference.scores(self.engine, part, self.settings)
-            if part.behaviour is None and not first:
-                part = part.with_behaviour(score(self.engine, part, self.settings, self.shape))
+            if not self._is_given and not first:
+                found = score(self.engine, part, self.settings, self.shape)
+                part = part if part.behaviour is not None else part.with_behaviour(found)
             fixed.append((part, reference))
         return fixed
 

@@ -40,9 +40,10 @@ def train_policy(job: Job, checkpoints: Checkpoints, notice: Notice | None) -> O
     finally:
         worker.rounds.close()
     if worker.first:
-        write_figures(job.run.path)
         if outcome.state != "stopped":
             worker.rounds.kept.clear()
+        if job.run.metrics.exists():  # not where the first round diverged
+            write_figures(job.run.path)
     return outcome
 
 
@@ -55,7 +56,12 @@ class PolicyWorker(EngineRun):
         self, job: PolicyJob, checkpoints: Checkpoints, notice: Notice | None = None
     ) -> None:
         self.counts = dict.fromkeys(("forwards", "backwards", "rollouts", "optimiser_steps"), 0)
-        super().__init__(job, checkpoints, notice)
+        try:
+            super().__init__(job, checkpoints, notice)
+        except BaseException:
+            if "rounds" in vars(self):  # its processes would stay
+                self.rounds.close()
+            raise
         self.held_out = job.held_out()
 
     def start(self) -> None:
@@ -78,7 +84,7 @@ class PolicyWorker(EngineRun):
             micro_batch,
             self.device,
         )
-        self.rounds = RoundMaker(job, self.engine)
+        self.rounds = RoundMaker(job, self.engine, self.device)
 
     def state(self) -> dict[str, Any]:
         """Of the prompts; and the counts."""
@@ -118,6 +124,7 @@ class PolicyWorker(EngineRun):
             self.stop_signal.flags(self.first),
             self.device,
             passes=2 if self.job.decoding.guidance else 1,
+            names=list(self.job.policy.rewards),
         )
         for name, count in figures.counts.items():
             self.counts[name] += count
@@ -178,7 +185,10 @@ class PolicyWorker(EngineRun):
         )
 
     def save_checkpoint(self) -> None:
-        """Write a checkpoint of the rounds done; the rollouts of earlier rounds can go then."""
+        """Write a checkpoint of the rounds done; the rollouts of earlier rounds can go then, and
+        those of later ones, ordered ahead with older weights, are on disk.
+        """
+        self.rounds.settle()
         super().save_checkpoint()
         if self.first:
             self.rounds.kept.drop(before=steps_done(self.checkpoints.store))

@@ -247,6 +247,8 @@ def _check_policy(config: Config, checked: Config, section: ArmSection, arm: str
         "arms steps of their own": config.sweep.equalise != "steps",
         "sweep.search chooses by the held-out NELBO; compare settings by sweep.axes with "
         "evaluation.split validation": config.sweep.search is not None,
+        "policy.rollouts.actors would wait for room that other trials have; leave them out: every "
+        "trial rolls out by itself": checked.policy.rollouts.actors is not None,
         "times batch_size multiplies rows; set policy.prompts_per_step in the arm": "batch_size"
         in section.times,
     }

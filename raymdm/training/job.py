@@ -38,7 +38,7 @@ class Job:
     manifest: Manifest
     shape: ModelShape
     start: str | None
-    """Fingerprint of the starting checkpoint, where adapters are trained on one."""
+    """Fingerprint of the starting checkpoint, where it counts to the end (adapters, policies)."""
     order: Steps
     steps: int
     train: TrainingRows

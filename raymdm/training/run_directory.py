@@ -138,7 +138,9 @@ class RunDirectory:
         self._stop.unlink(missing_ok=True)
         self.scores.unlink(missing_ok=True)
         self.items.unlink(missing_ok=True)
-        live: dict[str, Any] = dict.fromkeys(("loss", "tokens_per_second", "seconds_left"))
+        live: dict[str, Any] = dict.fromkeys(
+            ("loss", "reward", "tokens_per_second", "seconds_left")
+        )
         self.write_status(state="running", message=None, step=0, steps=steps, **live)
 
     def ask_to_stop(self, reason: str) -> None:
@@ -201,6 +203,8 @@ def identity(content: dict[str, Any]) -> dict[str, Any]:
             k: v for k, v in content["policy"].items() if k not in _POLICY_NOT_IDENTITY
         }
         kept["policy"]["staleness"] = content["policy"]["rollouts"]["staleness"]
+        if content["policy"]["incremental_training"]:  # it chooses the prompts
+            kept["policy"]["listing"] = content["evaluation"]["decoding"]
     data = content["data"]
     kept["data"] = {key: data[key] for key in _DATA_IDENTITY}
     # Where the files lie may change; what is in them is in the run's index of its rows.

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import short_rewards  # noqa: F401  registers a reward
 import torch
 from prepared import tiny_config
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 
 from raymdm.config import Config
 from raymdm.reinforcement.job import PolicyJob, make_policy_job
-from raymdm.reinforcement.worker import train_policy
+from raymdm.reinforcement.worker import PolicyWorker, train_policy
 from raymdm.training import RunDirectory, run_in_process
 from raymdm.training.job import Outcome
 
@@ -77,3 +78,18 @@ def same_weights(one: PolicyJob, other: PolicyJob, tolerance: float = 0.0) -> No
     assert here.keys() == there.keys()
     for name, tensor in here.items():
         torch.testing.assert_close(there[name], tensor, rtol=0, atol=tolerance, msg=name)
+
+
+def cut(job: Any, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until the rollouts of round `at` are there and judged, and lose the rest."""
+    with monkeypatch.context() as patch:
+        step = PolicyWorker._updated
+
+        def lost(self: PolicyWorker, chosen: Any, number: int) -> Any:
+            if number == at:
+                raise KeyboardInterrupt
+            return step(self, chosen, number)
+
+        patch.setattr(PolicyWorker, "_updated", lost)
+        with pytest.raises(KeyboardInterrupt):
+            run_in_process(job, train_policy)

@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from policy_runs import metrics_of, policy_config, run_policy, same_weights, start_policy
+import torch
+from policy_runs import cut, metrics_of, policy_config, run_policy, same_weights, start_policy
 from prepared import write_prepared
 
+from raymdm.config.loading import validate
 from raymdm.errors import CheckpointError, ConfigurationError, DataError
+from raymdm.reinforcement import greedy
 from raymdm.reinforcement import rollouts as rollouts_module
+from raymdm.reinforcement.judging import Judged
 from raymdm.reinforcement.kept_rounds import KeptRounds
 from raymdm.reinforcement.round_maker import RoundMaker
 from raymdm.reinforcement.worker import PolicyWorker, train_policy
@@ -97,21 +101,6 @@ def test_rewards_grow(folder: Path, tmp_path: Path) -> None:
     assert reward.iloc[-3:].mean() > reward.iloc[:3].mean() + 0.05
 
 
-def cut(job: Any, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run until the rollouts of round `at` are there and judged, and lose the rest."""
-    with monkeypatch.context() as patch:
-        step = PolicyWorker._updated
-
-        def lost(self: PolicyWorker, chosen: Any, number: int) -> Any:
-            if number == at:
-                raise KeyboardInterrupt
-            return step(self, chosen, number)
-
-        patch.setattr(PolicyWorker, "_updated", lost)
-        with pytest.raises(KeyboardInterrupt):
-            run_in_process(job, train_policy)
-
-
 @pytest.mark.parametrize("checkpoint_every", [0, 1])
 def test_a_run_cut_short_goes_on_without_rolling_out_again(
     folder: Path,
@@ -156,9 +145,9 @@ def test_a_checkpoint_ends_the_keeping_of_earlier_rollouts(
 ) -> None:
     config = policy_config(tmp_path / "run", folder, training={"checkpoint_every": 2})
     cut(start_policy(config), 2, monkeypatch)
-    assert [path.name for path in KeptRounds(start_policy(config, True).run).path.iterdir()] == [
-        "00000002"
-    ]
+    assert [
+        path.name for path in KeptRounds(start_policy(config, True).run, None).path.iterdir()
+    ] == ["00000002"]
 
 
 @pytest.mark.parametrize("loss", ["mdpo", "diffu_grpo", "coupled_grpo"])
@@ -240,6 +229,47 @@ def test_what_does_not_fit_is_said_at_once(
 ) -> None:
     with pytest.raises(error, match=words):
         start_policy(policy_config(tmp_path / "run", folder, **sections))
+
+
+def test_decoding_of_held_out_prompts_is_checked_at_once(folder: Path, tmp_path: Path) -> None:
+    config = policy_config(tmp_path / "run", folder)
+    decoding = {"response_length": 4, "steps": 3, "block_length": 2}
+    content = config.model_dump() | {"evaluation": {"decoding": decoding}}
+    with pytest.raises(ConfigurationError, match="cannot be shared"):
+        start_policy(validate(content))
+
+
+def test_rewards_that_become_infinite_end_the_run_as_diverged(folder: Path, tmp_path: Path) -> None:
+    config = policy_config(tmp_path / "run", folder, training={"learning_rate": 1e30})
+    outcome = run_in_process(start_policy(config), train_policy)
+    assert outcome.state == "diverged"
+    assert outcome.message is not None
+    assert "last good checkpoint: none" in outcome.message
+
+
+def test_rewards_are_told_apart(undisturbed: Any) -> None:
+    metrics = metrics_of(undisturbed)
+    parts = metrics["reward_of_short"] + metrics["reward_of_correct"]
+    np.testing.assert_allclose(parts, metrics["reward"])
+    np.testing.assert_allclose(metrics["reward_of_correct"], metrics["accuracy"])
+    for column, step in (("first_step_reward", 0), ("middle_step_reward", 2)):
+        steps = metrics["reward_by_denoising_step"]
+        np.testing.assert_allclose(metrics[column], [rewards[step] for rewards in steps])
+
+
+def test_prompts_that_are_right_on_the_way_and_wrong_at_the_end_are_found(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = policy_config(tmp_path / "run", folder)
+    job = start_policy(config)
+    with process_group_of_one(gpu=False):
+        worker = PolicyWorker(job, Checkpoints.direct(config, job.run))
+        items = job.items()[:3]
+        correct = [torch.tensor([steps]).double() for steps in ([0, 1, 0], [0, 1, 1], [0, 0, 0])]
+        judged = Judged(correct, correct, {}, 0, 0, 0)
+        monkeypatch.setattr(greedy, "judge", lambda *given: judged)
+        assert worker.rounds.greedy.over_denoising(items, 0) == [items[0].number]
+        assert worker.rounds.greedy.mean_reward(items, 0) == pytest.approx(1 / 3)
 
 
 def test_rows_without_references_cannot_be_rewarded(tmp_path: Path) -> None:
