@@ -5,7 +5,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 from omegaconf import OmegaConf
@@ -143,8 +144,8 @@ def _refuse_unknown(
             raise ConfigurationError(
                 f"{where}: unknown key {dotted!r}{_nearest(dotted, known_keys())}"
             )
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, Mapping):
+        kind = _section(field.annotation)
+        if kind is not None and isinstance(value, Mapping):
             _refuse_unknown(value, kind, (*path, str(key)), where)
 
 
@@ -153,10 +154,21 @@ def known_keys(schema: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, field in schema.model_fields.items():
         keys.append(prefix + name)
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        kind = _section(field.annotation)
+        if kind is not None:
             keys += known_keys(kind, f"{prefix}{name}.")
     return keys
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, if it holds one or null."""
+    union = get_origin(annotation) in (Union, UnionType)
+    kinds = (
+        [kind for kind in get_args(annotation) if kind is not NoneType] if union else [annotation]
+    )
+    kind = kinds[0]
+    whole = len(kinds) == 1 and isinstance(kind, type)
+    return kind if whole and issubclass(kind, BaseModel) else None
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

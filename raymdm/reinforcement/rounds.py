@@ -90,6 +90,17 @@ class Group:
         )
 
 
+def count_without_law(groups: Sequence[Group], mask_token_id: int) -> int:
+    """Rollouts of which some token was drawn from numbers that are no probabilities."""
+    count = 0
+    for group in groups:
+        for trace in group.traces:
+            assert trace.log_probability is not None
+            drawn = trace.inputs == mask_token_id
+            count += bool((drawn & ~trace.log_probability.isfinite()).any())
+    return count
+
+
 @dataclass(frozen=True)
 class Chosen:
     """What one worker trains on in a round.

@@ -15,12 +15,12 @@ from raymdm.reinforcement.job import PolicyJob
 from raymdm.reinforcement.measures import RoundFigures, round_figures
 from raymdm.reinforcement.reference import Reference
 from raymdm.reinforcement.round_maker import Made, RoundMaker
-from raymdm.reinforcement.rounds import Chosen, choose, make_rows
+from raymdm.reinforcement.rounds import Chosen, choose, count_without_law, make_rows
 from raymdm.reinforcement.samples import write_samples
 from raymdm.reinforcement.update import Updated, Updater
 from raymdm.tasks import get_task
 from raymdm.training.checkpoint import Checkpoints, steps_done
-from raymdm.training.engine import start_engine
+from raymdm.training.engine import global_sum, start_engine
 from raymdm.training.engine_run import EngineRun, Notice, run_to_end
 from raymdm.training.job import Job, Outcome
 from raymdm.training.metrics import peak_memory_bytes
@@ -105,6 +105,10 @@ class PolicyWorker(EngineRun):
         step, config = self.done, self.job.config
         made = self.rounds.make(step)
         started = time.monotonic()
+        broken = count_without_law(made.groups, self.job.shape.mask_token_id)
+        (broken_anywhere,) = global_sum(broken, device=self.device)
+        if broken_anywhere:
+            return self._diverged(f"{broken_anywhere:.0f} rollouts have no finite probabilities")
         chosen = choose(made.groups, self.job.policy, self.job.shape)
         rate = learning_rate(config.training, step, self.job.steps)
         for group in self.engine.optimizer.param_groups:
