@@ -82,8 +82,9 @@ def main(
     is `model.init_from`.
 
     Rollouts come from the training workers themselves or, with `policy.rollouts.actors`, from Ray
-    actors that get the weights after every step; rewards are Ray tasks. None of it changes the
-    result, which is a function of the seed.
+    actors that get the weights after every step; rewards are computed by Ray processes with a time
+    limit. None of it changes the result, which is a function of the seed (and of
+    `policy.rollouts.staleness`).
 
     `filter` decodes the training prompts as `evaluation.decoding` says and lists those that are
     right at some step and wrong at the end, with the settings they were found with beside the list;
