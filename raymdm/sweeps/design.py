@@ -167,12 +167,19 @@ def _equalised(
     return [replace(trial, config=configs[trial.arm]) for trial in group]
 
 
-def frozen_streams(config: Config, seed: int) -> dict[Stream, int]:
-    """The seeds of the streams that do not follow a trial's own: those of the sweep's first one."""
+def frozen_streams(config: Config, seed: int, *, rolls_out: bool) -> dict[Stream, int]:
+    """The seeds of the streams that do not follow a trial's own: those of the sweep's first one.
+
+    Args:
+        config: the sweep's.
+        seed: of the trial.
+        rolls_out: whether it has a policy; only then is there a stream `decode` to be frozen.
+    """
     first, vary = config.sweep.seeds[0], config.sweep.vary
     if vary is None or seed == first:
         return {}
-    return {stream: first for stream in get_args(Stream) if stream not in vary}
+    there = [stream for stream in get_args(Stream) if rolls_out or stream != "decode"]
+    return {stream: first for stream in there if stream not in vary}
 
 
 def draw_settings(axes: dict[str, AxisSection], number: int) -> dict[str, Any]:
@@ -226,8 +233,10 @@ def _trial(
         fixed["keep"] = "metrics"
     if config.checkpoints.storage is not None:
         fixed["checkpoints"] = {"storage": folder_in(config.checkpoints.storage, name)}
-    fixed["stream_seeds"] = frozen_streams(config, seed)
-    checked = validate(merge_overlay(merge_overlay(base, overlay), fixed), f"arm {arm!r}")
+    merged = merge_overlay(base, overlay)
+    rolls_out = merged["policy"] is not None
+    fixed["stream_seeds"] = frozen_streams(config, seed, rolls_out=rolls_out)
+    checked = validate(merge_overlay(merged, fixed), f"arm {arm!r}")
     if config.sweep.vary is not None and not streams_read(checked) & set(config.sweep.vary):
         raise ConfigurationError(
             f"arm {arm!r} draws nothing from sweep.vary ({', '.join(config.sweep.vary)}): its runs "

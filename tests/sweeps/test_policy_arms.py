@@ -55,6 +55,18 @@ def test_the_shipped_sweep_has_equal_rollouts() -> None:
     }
 
 
+def test_rollouts_are_frozen_where_seeds_vary_something_else(folder: Path) -> None:
+    sweep = {"arms": ARMS, "seeds": [3, 4], "vary": ["order"]}
+    trials = make_design(tiny_config(Path("runs/s"), folder, sweep=sweep, training={"steps": 2}))
+    frozen = {(trial.arm, trial.seed): trial.config.stream_seeds.get("decode") for trial in trials}
+    assert frozen == {
+        ("rows", 3): None,
+        ("rewards", 3): None,
+        ("rows", 4): None,
+        ("rewards", 4): 3,
+    }
+
+
 @pytest.mark.parametrize(
     ("sweep", "words"),
     [
