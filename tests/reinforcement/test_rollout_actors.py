@@ -123,6 +123,7 @@ def kill(program: subprocess.Popen[bytes], name: str) -> None:
     found.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_lost_actor_and_a_lost_worker_change_nothing(folder: Path, tmp_path: Path) -> None:
     """On a cluster of the run's own; what is lost is made again."""
     steps = {"steps": 30, "checkpoint_every": 8, "learning_rate": 1e-3}
@@ -153,7 +154,7 @@ def test_a_lost_actor_and_a_lost_worker_change_nothing(folder: Path, tmp_path: P
     same_weights(job, undisturbed, 1e-4)
     metrics = metrics_of(job)
     assert metrics["step"].tolist() == list(range(1, 31))
-    assert metrics["actors_restarted"].max() == 1
+    assert metrics["actors_restarted"].max() >= 1
     assert metrics["reward"].tolist() == metrics_of(undisturbed)["reward"].tolist()
 
 
