@@ -10,8 +10,8 @@ rollouts in samples/. The same command with `--resume` continues, with the same 
 writes the list of the training prompts that a model over-denoises, for `policy.prompts`.
 """
 
-import time
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,16 +30,15 @@ from raymdm.command import (
     settings,
 )
 from raymdm.config import Config
-from raymdm.errors import ConfigurationError, DivergedError, StoppedError
+from raymdm.errors import ConfigurationError
 from raymdm.evaluations.subject import is_run
-from raymdm.progress import follow, status_line
 from raymdm.reinforcement.filter import filter_prompts
 from raymdm.reinforcement.job import PolicyJob, make_policy_job
 from raymdm.reinforcement.worker import train_policy
-from raymdm.training import RunDirectory, run_trainer
-from raymdm.training.checkpoint import check_store, clear_up, open_store
+from raymdm.running import run_job
+from raymdm.training import RunDirectory
+from raymdm.training.checkpoint import open_store
 from raymdm.training.job import Outcome
-from raymdm.training.stopping import sigterm_stops
 
 
 class What(str, Enum):
@@ -130,7 +129,7 @@ def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Out
         StoppedError: it was asked to stop, and can go on.
         RunError: workers were lost more often than `cluster.max_failures` allows.
     """
-    store = open_store(config, RunDirectory(config.run_dir))
+    open_store(config, RunDirectory(config.run_dir))  # a mistake in it is told before all else
     job = make_policy_job(config, RunDirectory(config.run_dir))
     with start_ray(config.cluster.address, verbose=verbose):
         cluster = config.cluster
@@ -142,42 +141,13 @@ def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Out
             "set a smaller cluster.workers, policy.rollouts.actors or cluster.cpus_per_worker, or "
             "join a larger cluster",
         )
-        if not RunDirectory(config.run_dir).config.exists():
-            check_store(store, config, job.data_fingerprint, resume)
-        run = RunDirectory.open(config, job.manifest.fingerprint, resume)
-        status = run.status()
-        if status.get("state") == "finished":
-            typer.echo(f"{run.path} is finished (step {status['step']}); nothing to do")
-            return Outcome("finished", status["step"])
-        if status.get("state") == "diverged":
-            raise DivergedError(f"{run.path}: diverged at {status['message']}")
-        return _train(job, run)
-
-
-def _train(job: PolicyJob, run: RunDirectory) -> Outcome:
-    _announce(job)
-    run.begin(job.steps)
-    started = time.monotonic()
-    try:
-        with follow(run), sigterm_stops(run):
-            outcome = run_trainer(job, train_policy)
-    except BaseException as error:
-        run.write_status(state="interrupted", message=str(error) or type(error).__name__)
-        if isinstance(error, KeyboardInterrupt):
-            typer.secho("stopped; continue with the same command and --resume", err=True)
-        raise
-    typer.echo(f"{status_line({**run.status(), 'seconds_left': None})}  (last step)")
-    if outcome.state == "diverged":
-        raise DivergedError(f"{run.path}: diverged at {outcome.message}")
-    if outcome.state == "stopped":
-        raise StoppedError(
-            f"{run.path}: stopped after step {outcome.step} of {job.steps} with a checkpoint "
-            f"({outcome.message}); continue with the same command and --resume"
+        return run_job(
+            job,
+            resume=resume,
+            announce=partial(_announce, job),
+            work=train_policy,
+            beside=", curves in rl.html",
         )
-    clear_up(job.config, run)
-    seconds = time.monotonic() - started
-    typer.echo(f"finished {outcome.step} steps in {seconds:.0f} s: {run.path}, curves in rl.html")
-    return outcome
 
 
 def _announce(job: PolicyJob) -> None:

@@ -7,8 +7,8 @@ Leaves a run directory: config.yaml, metrics.parquet, status.json, environment.j
 `--resume` continues from the newest checkpoint, with the same rows and the same noise.
 """
 
-import time
 from contextlib import ExitStack
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -27,13 +27,12 @@ from raymdm.command import (
 from raymdm.config import Config
 from raymdm.data.indexing import are_many
 from raymdm.data.mixture import describe_quotas
-from raymdm.errors import ConfigurationError, DivergedError, StoppedError
-from raymdm.progress import follow, status_line
-from raymdm.training import RunDirectory, run_trainer
-from raymdm.training.checkpoint import check_store, clear_up, open_store
+from raymdm.errors import ConfigurationError
+from raymdm.running import run_job
+from raymdm.training import RunDirectory
+from raymdm.training.checkpoint import open_store
 from raymdm.training.job import Job, Outcome, make_job
 from raymdm.training.launch import READING_CPUS
-from raymdm.training.stopping import sigterm_stops
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in run_dir from its last checkpoint.")
@@ -74,7 +73,7 @@ def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Out
         StoppedError: it was asked to stop, and can go on.
         RunError: workers were lost more often than `cluster.max_failures` allows.
     """
-    store = open_store(config, RunDirectory(config.run_dir))
+    open_store(config, RunDirectory(config.run_dir))  # a mistake in it is told before all else
     with ExitStack() as stack:
         if are_many(config.data):  # checking them then is the cluster's work
             stack.enter_context(start_ray(config.cluster.address, verbose=verbose))
@@ -88,41 +87,7 @@ def train(config: Config, *, resume: bool = False, verbose: bool = False) -> Out
             READING_CPUS,
             "set a smaller cluster.workers or cluster.cpus_per_worker, or join a larger cluster",
         )
-        if not RunDirectory(config.run_dir).config.exists():
-            check_store(store, config, job.data_fingerprint, resume)
-        run = RunDirectory.open(config, job.manifest.fingerprint, resume)
-        status = run.status()
-        if status.get("state") == "finished":
-            typer.echo(f"{run.path} is finished (step {status['step']}); nothing to do")
-            return Outcome("finished", status["step"])
-        if status.get("state") == "diverged":
-            raise DivergedError(f"{run.path}: diverged at {status['message']}")
-        return _train(job, run)
-
-
-def _train(job: Job, run: RunDirectory) -> Outcome:
-    _announce(job)
-    run.begin(job.steps)
-    started = time.monotonic()
-    try:
-        with follow(run), sigterm_stops(run):
-            outcome = run_trainer(job)
-    except BaseException as error:
-        run.write_status(state="interrupted", message=str(error) or type(error).__name__)
-        if isinstance(error, KeyboardInterrupt):
-            typer.secho("stopped; continue with the same command and --resume", err=True)
-        raise
-    typer.echo(f"{status_line({**run.status(), 'seconds_left': None})}  (last step)")
-    if outcome.state == "diverged":
-        raise DivergedError(f"{run.path}: diverged at {outcome.message}")
-    if outcome.state == "stopped":
-        raise StoppedError(
-            f"{run.path}: stopped after step {outcome.step} of {job.steps} with a checkpoint "
-            f"({outcome.message}); continue with the same command and --resume"
-        )
-    clear_up(job.config, run)
-    typer.echo(f"finished {outcome.step} steps in {time.monotonic() - started:.0f} s: {run.path}")
-    return outcome
+        return run_job(job, resume=resume, announce=partial(_announce, job))
 
 
 def _announce(job: Job) -> None:

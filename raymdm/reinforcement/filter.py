@@ -22,7 +22,6 @@ from raymdm.data.manifest import Manifest, read_manifest
 from raymdm.data.tokenizer import vocabulary_size
 from raymdm.decoding import check_decoding, generate
 from raymdm.decoding.schedule import fixed_length, plan
-from raymdm.decoding.text import response_text
 from raymdm.errors import ConfigurationError
 from raymdm.evaluations.pool import Record, run_chunks
 from raymdm.evaluations.result_file import ResultFile
@@ -30,6 +29,7 @@ from raymdm.evaluations.scoring import score_item
 from raymdm.evaluations.settings import fixed_decoding
 from raymdm.evaluations.subject import Subject, open_subject
 from raymdm.models import Backbone
+from raymdm.policy.texts import step_texts
 from raymdm.progress import counting
 from raymdm.tasks import TaskSpec, get_task
 from raymdm.training.engine_run import pick_device
@@ -95,13 +95,15 @@ class StepJudge:
             batch_size=len(items),
         )
         return [
-            self._record(item, trace.predictions.tolist())
-            for item, trace in zip(items, traces, strict=True)
+            self._record(item, texts)
+            for item, texts in zip(
+                items,
+                step_texts(traces, self.tokenizer, self.model.shape.eos_token_id),
+                strict=True,
+            )
         ]
 
-    def _record(self, item: Item, predictions: list[list[int]]) -> Record:
-        eos = self.model.shape.eos_token_id
-        texts = [response_text(self.tokenizer, row, eos) for row in predictions]
+    def _record(self, item: Item, texts: list[str]) -> Record:
         right = {text: score_item(self.task, text, item) >= 1.0 for text in dict.fromkeys(texts)}
         correct = [right[text] for text in texts]
         return {

@@ -20,6 +20,7 @@ from raymdm.reinforcement.job import with_blocks
 from raymdm.reinforcement.rollouts import Ask
 from raymdm.reinforcement.samples import Sample
 from raymdm.tasks import TaskSpec
+from raymdm.verdict.items import over_denoised
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Group:
     @property
     def over_denoised(self) -> Tensor:
         """bool[G]: right at some step and wrong at the end."""
-        return (self.correct >= 1).any(-1) & (self.correct[:, -1] < 1)
+        return torch.tensor([over_denoised(steps) for steps in (self.correct >= 1).tolist()])
 
     def rollout(self, number: int, size: int) -> Rollout:
         """One of them, as rows are made of it."""
